@@ -8,7 +8,7 @@ import functools
 import weakref
 from collections.abc import Iterable, Iterator
 from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, MethodType
-from typing import Any
+from typing import Any, NamedTuple
 
 from colabkit.frameworks.estimators import is_estimator
 from colabkit.frameworks.users_own import attributes_of, is_of_users_class
@@ -22,6 +22,7 @@ from colabkit.runs.loop_values import (
     NEUTRAL,
     Held,
     Values,
+    arrays_in,
     has_state,
     is_array,
     is_environment,
@@ -49,8 +50,20 @@ _OF_RUNS = frozenset({"batches", "epochs", "items"})
 _TRAINING = frozenset({"apply_gradients", "backward", "grad", "minimize", "train_on_batch"})
 
 
-def handed_on(loop: weakref.ref[Any], held: Held) -> dict[str, Any]:
-    """Returns the variables that steps of a loop change and later ones go by, by path.
+class Steps(NamedTuple):
+    """What the steps of a loop go by, by path.
+
+    Attributes:
+        handed_on: What they change, and later ones go by.
+        read: Arrays, and rows of such, that they are not seen to change.
+    """
+
+    handed_on: dict[str, Any]
+    read: dict[str, Any]
+
+
+def steps_of(loop: weakref.ref[Any], held: Held) -> Steps:
+    """Returns what the steps of a loop go by beside what a checkpoint holds.
 
     Pools that they put something into and read; arrays that they write into and read;
     environments; numbers that they count and go by; what is None before the first step. What is
@@ -61,11 +74,25 @@ def handed_on(loop: weakref.ref[Any], held: Held) -> dict[str, Any]:
         loop: The generator.
         held: What a checkpoint holds.
     """
-    found: dict[str, Any] = {}
+    found = Steps({}, {})
     for frame in frames_over(loop()):
         if (source := loop_at(frame)) is not None:
-            found |= dict(_in_loop(frame, source, held))
+            values = Values(frame, held)
+            uses, written = _uses_behind(frame, source, values)
+            own = Reader(values, source.source, written).read([source.loop])
+            found.handed_on.update(_handed_on(frame, source, own, uses, values))
+            found.read.update(_only_read(own, uses, values))
     return found
+
+
+def _only_read(own: Reader, uses: Uses, values: Values) -> Iterator[tuple[str, Any]]:
+    """Yields the arrays that steps go by and, as far as their source says, leave as they are."""
+    written = {each.path for each in own.events if each.verb in _WRITES}
+    read = (p for e in own.events if e.verb is Verb.READ for p in prefixes_of(e.path))
+    for path in dict.fromkeys(read):
+        is_seen_to = values.is_held(path) or not written.isdisjoint(prefixes_of(path))
+        if arrays_in(values.of(path)) and not is_seen_to and uses.decide(path):
+            yield path, values.of(path)
 
 
 def spelled(loop: weakref.ref[Any], held: Held, path: str) -> str:
@@ -135,10 +162,10 @@ def turns_by_itself(loop: weakref.ref[Any]) -> bool:
     )
 
 
-def _in_loop(frame: FrameType, source: LoopSource, held: Held) -> Iterator[tuple[str, Any]]:
-    values = Values(frame, held)
-    uses, written = _uses_behind(frame, source, values)
-    own = Reader(values, source.source, written).read([source.loop])
+def _handed_on(
+    frame: FrameType, source: LoopSource, own: Reader, uses: Uses, values: Values
+) -> Iterator[tuple[str, Any]]:
+    """Yields the variables that steps change and later ones go by, by path."""
     for path in dict.fromkeys(each.path for each in own.events if each.verb in _WRITES):
         is_there = values.has(path) or values.is_yet_to_be_set(path)
         is_read_first = path in own.read_first

@@ -40,7 +40,7 @@ from colabkit.runs.loop_rooms import (
     some_of,
 )
 from colabkit.runs.loop_source import Definition, Source, function_at
-from colabkit.runs.loop_syntax import is_namespace, set_at, taken_apart
+from colabkit.runs.loop_syntax import is_namespace, set_at, taken_apart, takes_all
 from colabkit.runs.loop_values import (
     Values,
     counts_itself,
@@ -187,7 +187,8 @@ class Reader(Ways, ast.NodeVisitor):
         elif is_read or path is None:
             self.visit(node.value)
         else:
-            self._note(Verb.CHANGE, path, node)
+            is_over = takes_all(node.slice) and self._room.is_whole(node.value)
+            self._note(Verb.SET if is_over else Verb.CHANGE, path, node)
 
     def visit_Assign(self, node: ast.Assign) -> None:
         self.visit(node.value)

@@ -69,3 +69,14 @@ def taken_apart(target: ast.expr, over: ast.expr) -> Iterator[tuple[ast.Name, as
             yield from taken_apart(each, row)
     elif isinstance(target, ast.Name):
         yield target, over
+
+
+def takes_all(index: ast.expr) -> bool:
+    """Whether an index takes all that is there: ``rows[:]``, ``rows[...]``."""
+    parts = index.elts if isinstance(index, ast.Tuple) else [index]
+    return all(
+        each.lower is each.upper is each.step is None
+        if isinstance(each, ast.Slice)
+        else isinstance(each, ast.Constant) and each.value is ...
+        for each in parts
+    )

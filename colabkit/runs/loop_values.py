@@ -22,7 +22,7 @@ from colabkit.runs.leaving import reads_loop
 from colabkit.runs.loop_paths import MISSING, followed, in_class, owner_of, prefixes_of, root_of
 
 _ROWS = (list, set, dict, collections.deque)
-_DEPTH_MAX = 4
+_DEPTH_MAX, _SHORT_MAX = 4, 64
 # What those of Keras have, and those of NNX and TorchMetrics.
 _METRICS = (("update_state", "result", "reset_state"), ("update", "compute", "reset"))
 # The frame's, the variable's that asks, and the counting call's.
@@ -433,3 +433,11 @@ def is_array(value: object) -> bool:
     return all(hasattr(type(value), each) for each in ("shape", "dtype")) and bool(
         getattr(value, "shape", ())
     )
+
+
+def arrays_in(value: object) -> list[Any]:
+    """Returns the arrays that a value is, or holds as a short row of such."""
+    if not isinstance(value, list | tuple | dict):
+        return [value] if is_array(value) else []
+    row = list(value.values() if isinstance(value, dict) else value)
+    return [each for each in row if is_array(each)] if len(row) <= _SHORT_MAX else []

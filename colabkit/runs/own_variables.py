@@ -13,11 +13,12 @@ from typing import Any
 
 from colabkit.frameworks.base import FrameworkAdapter
 from colabkit.frameworks.begun_anew import begun_anew, chosen_anew, made_again, read_on, replaced
+from colabkit.runs.arrays_beside import ArraysBeside
 from colabkit.runs.handed_on import (
     counts_for_eye,
-    handed_on,
     is_chosen,
     spelled,
+    steps_of,
     trains,
     turns_by_itself,
 )
@@ -60,12 +61,13 @@ class OwnVariables:
     def __init__(
         self, run: Any, adapter: FrameworkAdapter, objects: Mapping[str, Any], kept: KeptValues
     ) -> None:
-        self._run, self._adapter, self._kept = run, adapter, kept
+        self._run, self._adapter, self._objects, self._kept = run, adapter, objects, kept
         # What a loop puts others in the place of is an attribute of the run.
         self._lasting = [each for name, each in objects.items() if name not in vars(run)]
         self._replaced = [name for name in objects if name in vars(run)]
         self._reasons: tuple[str, ...] = ()
         self._remembered = Remembered()
+        self._arrays = ArraysBeside(self._all_held)
         self._of_data: tuple[str, ...] = ()
         # By their place: loops that were looked at, those that hand on, and those that train.
         self._looked_at: set[Any] = set()
@@ -83,7 +85,7 @@ class OwnVariables:
     @property
     def reasons(self) -> tuple[str, ...]:
         """Why a run whose loops go by such variables is not exact."""
-        return (*self._reasons, *self._remembered.reasons())
+        return (*self._reasons, *self._remembered.reasons(), *self._arrays.reasons())
 
     def note_epochs(self, loop: weakref.ref[Any]) -> Used:
         """Looks at a loop over epochs; returns where they use the model around their passes."""
@@ -177,15 +179,18 @@ class OwnVariables:
             _ = each.f_locals
         place = _place_of(loop)
         is_new, kept = place not in self._noted, {*self._kept}
-        own = handed_on(loop, held) if is_new else {}
+        own: dict[str, Any] = {}
         if is_new:
+            own, read = steps_of(loop, held)
+            named = {spelled(loop, held, path): each for path, each in read.items()}
+            self._arrays.watch(named, but=own.values())
             self._remembered.note(loop, held)
         own = {n: each for n, each in own.items() if not (n in kept and _takes_up(loop, n))}
         self._noted.add(place)
         self._looked_at.add(place)
         self._begun_anew |= dict.fromkeys(own)
         others_in_place = [name for name, each in own.items() if each in held]
-        own = {name: each for name, each in own.items() if each not in held}
+        own = {n: e for n, e in own.items() if not (e in held or self._arrays.are_held(e))}
         iterators = [name for name, each in own.items() if is_iterator(each)]
         chosen = [name for name, each in own.items() if is_chosen(each)]
         others = {name: own[name] for name in own if name not in {*iterators, *chosen}}
@@ -204,6 +209,9 @@ class OwnVariables:
             kept = [getattr(self._kept, name) for name in self._kept]
             self._adapter.watch_beside(reached_by(loop), kept)
         self._next_walk_s = begun_s + _FREE_TIMES * (time.monotonic() - begun_s)
+
+    def _all_held(self) -> list[Any]:
+        return [*self._objects.values(), *(getattr(self._kept, name) for name in self._kept)]
 
     def _held(self) -> Held:
         """Returns what a checkpoint holds, as it is now."""
