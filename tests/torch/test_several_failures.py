@@ -16,6 +16,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 import colabkit
 from colabkit.errors import ProcessLostError
@@ -34,6 +35,7 @@ from tests.torch.several_ways import (
     train,
     undisturbed_in,
 )
+from tests.torch.test_several_loops import shared_out
 
 
 @pytest.fixture(scope="module")
@@ -219,21 +221,32 @@ class Slow(Augmented):
         return super().__getitem__(index)
 
 
-@pytest.mark.parametrize("how", ["stopped", "waits for a sample"])
+def loop_over_run_in_process_0(folder: Path) -> None:
+    """As where a run is taken for what process 0 alone needs to save with."""
+    model = DistributedDataParallel(network())
+    run = colabkit.Run(folder / "run", model=model, progress=False)
+    for x, y in shared_out() if dist.get_rank() else run.batches(shared_out()):
+        nn.functional.cross_entropy(model(x), y).backward()
+
+
+@pytest.mark.parametrize("how", ["stopped", "waits for a sample", "in no loop over the run"])
 def test_it_is_said_which_process_is_waited_for_until_the_deadline(how, tmp_path):
     def work(rank: int) -> None:
         world.DEADLINE_S, world.PATIENCE_S = 6.0, 1.0
         logging.basicConfig(filename=tmp_path / f"log-{rank}", force=True)
         if how == "stopped":
             train(tmp_path, callbacks=[SignalAt(4, signal.SIGSTOP, rank=1)])
-        else:
+        elif how == "waits for a sample":
             train(tmp_path, data=Slow(tmp_path))
+        else:
+            loop_over_run_in_process_0(tmp_path)
 
     statuses = together(work, 2, tmp_path)
     assert 0 not in statuses
     assert "ProcessLostError" in failure(tmp_path, 0)
     said = (tmp_path / "log-0").read_text()
     assert "Waiting for process 1 on " in said
+    assert ("(in no loop over the run) since" in said) is (how == "in no loop over the run")
     assert " since step " in said
 
 
@@ -248,7 +261,8 @@ def test_a_process_that_never_comes_is_an_error_within_the_deadline(
     def work(rank: int) -> None:
         world.DEADLINE_S = 1.5
         if rank == waiting:
-            with pytest.raises(ProcessLostError, match="have not come together"):
+            words = r"(?s)have not come together.*call of fit or Run"
+            with pytest.raises(ProcessLostError, match=words):
                 train(tmp_path)
 
     came_through(work, 2, tmp_path, by_environment=by_environment)

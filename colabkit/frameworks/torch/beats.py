@@ -18,6 +18,8 @@ class Doing(enum.Enum):
     """Waits for the others in one of the run's own meetings."""
     WAITS = "waits"
     """Stands still in a collective of the user's own: in the backward pass of its wrapper."""
+    OUTSIDE = "outside"
+    """Runs no loop over the run, and may come to one."""
     LEFT = "left"
     """An error has taken it out of its loops over the run."""
 

@@ -6,6 +6,7 @@ A thread does so, beside collectives that may wait for half an hour and name nob
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import itertools
 import logging
@@ -38,6 +39,7 @@ _READERS = 8
 _LOOKS_A_BEAT = 5
 _SLICE_S, _HEARD_S = 1.0, 5.0
 _AGAIN = "Start all of them again: training goes on from the newest checkpoint."
+_ALL_COME = "each process must come to this call of fit or Run"
 
 
 class Board:
@@ -160,10 +162,13 @@ class RollCall:
                     f"The {self._size} processes of the job have not come together in"
                     f" {timeout_s:.0f} s: {self._missing()} is missing."
                 )
-                raise ProcessLostError(message, hint=_AGAIN)
+                raise ProcessLostError(message, hint=f"{_AGAIN[:-1]}; {_ALL_COME}.")
             if self._rank == 0 and now_s - said_s > patience_s:
                 said_s = now_s
-                _logger.warning("Waiting for %s (%.0f s).", self._missing(), now_s - began_s)
+                waited_s = now_s - began_s
+                _logger.warning(
+                    "Waiting for %s (%.0f s): %s.", self._missing(), waited_s, _ALL_COME
+                )
         if words := self._board.failure():
             raise ProcessLostError(words, hint=_AGAIN)
 
@@ -227,15 +232,19 @@ class Heartbeats:
     def _put(self, place: Place) -> Beat:
         own = Beat(self._number, place, self._host)
         self._number += 1
-        if place.doing is not Doing.ANYTHING:
+        if place.doing not in {Doing.ANYTHING, Doing.OUTSIDE}:
             self._board.put_ends(self._rank)
         self._board.put(self._rank, own)
         return own
 
     def stop(self) -> None:
-        """Ends the thread."""
+        """Ends the thread, and says that no loop runs here, unless an error has ended it."""
         self._over.set()
         self._thread.join(STORE_TIMEOUT_S)
+        place = self._place()
+        if place.doing is not Doing.LEFT:
+            with contextlib.suppress(RuntimeError):  # as in the thread
+                self._put(dataclasses.replace(place, doing=Doing.OUTSIDE))
 
     def _work(self) -> None:
         # Whoever has gone, with the store or without, is for the collectives to find.
@@ -294,11 +303,14 @@ class Heartbeats:
 
 
 def _names(ranks: Sequence[int], known: Mapping[int, Beat]) -> str:
-    named = ", ".join(
-        f"process {rank}" + (f" on {known[rank].host}" if rank in known else "")
-        for rank in ranks[:8]
-    )
+    named = ", ".join(_name(rank, known.get(rank)) for rank in ranks[:8])
     return named + (f" and {len(ranks) - 8} more" if len(ranks) > 8 else "")
+
+
+def _name(rank: int, beat: Beat | None) -> str:
+    host = f" on {beat.host}" if beat else ""
+    is_outside = beat is not None and beat.place.doing is Doing.OUTSIDE
+    return f"process {rank}{host}{' (in no loop over the run)' if is_outside else ''}"
 
 
 def _own_connection(deadline_s: float) -> tuple[Connections, int, Any]:

@@ -79,7 +79,7 @@ class World:
             message = (board.failure() if board else "") or (
                 f"The {count} processes of the job have not come together: {error}"
             )
-            hint = "Start all of them again; each must come to the same call of fit."
+            hint = "Start all of them again; each must come to the same call of fit or Run."
             raise ProcessLostError(message, hint=hint) from error
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self.device = device
