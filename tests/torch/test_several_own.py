@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import shutil
+import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -276,6 +277,14 @@ class Remembering(nn.Module):
         return self.inner(x) * (1 + self.seen + sum(self.rows) / 100)
 
 
+class Locked(Remembering):
+    """Has what cannot be copied, so that nobody can look at it beforehand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+
+
 class Easing(nn.Module):
     """A loss that goes by a mean of what it was."""
 
@@ -303,6 +312,10 @@ def counting_loss() -> Callable[..., torch.Tensor]:
 
 REMEMBERED: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
     "a_model": (lambda: {"model": Remembering()}, "model (its attributes)"),
+    "a_model_that_cannot_be_copied": (
+        lambda: {"model": Locked()},
+        "what a model or loss that cannot be copied remembers of its calls",
+    ),
     "a_loss": (lambda: {"loss": Easing()}, "loss (its buffers)"),
     "a_count": (lambda: {"loss": counting_loss()}, "attributes of given code"),
 }

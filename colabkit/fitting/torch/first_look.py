@@ -63,20 +63,24 @@ def copied(config: TrainConfig, *names: str) -> TrainConfig | None:
     # What a compiled model is a copy of would be compiled once more.
     model = getattr(config.model, "_orig_mod", config.model)
     config = dataclasses.replace(config, model=model)
-    with contextlib.suppress(AttributeError, RuntimeError, TypeError, ValueError):
+    with contextlib.suppress(Exception):  # objects of anybody's, which refuse in ways of their own
         copies = copy.deepcopy({name: getattr(config, name) for name in names})
         return dataclasses.replace(config, **copies)
     return None
 
 
-def what_remembers(config: TrainConfig, feed: PartsFeed, share: Share) -> tuple[str, ...]:
-    """Returns the names of what changes in a forward pass, of which one process takes several.
+def what_remembers(config: TrainConfig, feed: PartsFeed, share: Share) -> str:
+    """Returns what may change in each forward pass of which one process takes several, or "".
 
     In processes of their own each pass would find what its own ones have left; buffers do here,
-    too.
+    too. Of a model in pieces, which nobody can copy, another number is never called exact.
     """
+    if has_pieces(config.model):
+        return ""
     own = copied(config, "model", "loss")
-    return () if own is None else looked(own, lambda: _changed_by_a_pass(own, feed, share))
+    if own is None:
+        return "what a model or loss that cannot be copied remembers of its calls"
+    return ", ".join(looked(own, lambda: _changed_by_a_pass(own, feed, share)))
 
 
 def _changed_by_a_pass(config: TrainConfig, feed: PartsFeed, share: Share) -> tuple[str, ...]:

@@ -201,7 +201,7 @@ class _Fitting:
         if world is not None:
             self._require_gain(share, world)
         if len(share.numbers) > 1 and (names := what_remembers(config, feed, share)):
-            words = f"{', '.join(names)} changes with each part that a process takes"
+            words = f"{names} changes with each part that a process takes"
             run.note(ResumeVerdict(reasons=(f"{words}, and each takes several",)))
         self._feed = feed
         if cutting.cut.parts != step.cut.parts:
