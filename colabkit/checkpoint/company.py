@@ -115,6 +115,7 @@ class Company:
     def part(self, why: str, *, level: int = logging.WARNING) -> None:
         """Leaves the others out from now on."""
         self._is_apart = True
+        why = why.rstrip(".")
         _logger.log(level, "Process %d writes checkpoints alone from now on: %s.", self.rank, why)
 
     def parts_of(self, name: Name) -> dict[int, Part]:

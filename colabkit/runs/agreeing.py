@@ -24,6 +24,11 @@ from colabkit.runs.verdict import ResumeVerdict
 
 _MEET_EVERY_S = 0.25
 _MEET_STEPS_MAX = 256
+# What takes copies apart where nobody but the user sums the gradients.
+_IN_A_LOOP = (
+    "an optimizer that steps with gradients of no_sync, a learning rate or a write that asks for"
+    " the rank. Copies that differ on purpose, as in local SGD, are not kept: sum in each step"
+)
 # Hashes of the weights, and of what a process may have for itself.
 _Compared = tuple[str, dict[Where, str]]
 
@@ -254,7 +259,8 @@ class Agreeing(LeftLoops):
             adapter: Any = self._adapter  # PyTorch's
             copies = adapter.copies_of({p: states[p] for p in apart if p in states})
             every = self._world.gather(copies, at=f"what differs at step {self.step:,}")
-            self._state.own = OwnStates.of_processes(every, matters=self._matters)
+            own = OwnStates.of_processes(every, having=digests, matters=self._matters)
+            self._state.own = own
             self._say_own([name_of(p) for p in apart if p not in self._state.own.states])
 
     def _matters(self, path: Where) -> bool:  # noqa: ARG002  # that of any process may
@@ -272,10 +278,8 @@ class Agreeing(LeftLoops):
         notices = (f"provided {own.processes} processes go on",) if own.names else ()
         if lost:
             names = ", ".join(dict.fromkeys(lost))
-            why = "too large for each to be saved, or not there in all"
-            reasons = (
-                f"each process has {names} of its own, {why}: a checkpoint holds process 0's",
-            )
+            own_here = f"each process has {names} of its own, too large for each to be saved"
+            reasons = (f"{own_here}: a checkpoint holds process 0's",)
         self._verdict = self._verdict.adding(reasons=reasons, notices=notices)
         said = self.history.verdict
         if self.has_trained and said is not None:
@@ -319,10 +323,9 @@ class Agreeing(LeftLoops):
                 f"By step {self.step} the weights in process {apart[0]} are no longer those in"
                 " process 0."
             )
-            hint = (
-                "Something changes them in one process alone: look for callbacks that ask for the"
-                " rank. The newest checkpoint is from before."
-            )
+            where = _IN_A_LOOP if self.is_users_loop else "look for callbacks that ask for the rank"
+            hint = f"Something changes them in one process alone: {where}. The newest checkpoint is"
+            hint += " from before."
             raise ReplicasDifferError(message, hint=hint)
         self._take_own(states, own)
 

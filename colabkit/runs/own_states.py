@@ -7,7 +7,7 @@ modules or code remember may not be, nor what an optimizer keeps that shares its
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 Where = tuple[str | int, ...]
@@ -24,26 +24,36 @@ class OwnStates:
         processes: How many there are; 0 where all have the same.
         states: By where they lie, one of each process but the first.
         names: What the user calls those without which another number of processes is not exact.
+        lacking: By where they lie, the processes but the first that have none.
     """
 
     processes: int = 0
     states: Mapping[Where, Sequence[Any]] = dataclasses.field(default_factory=dict)
     names: Sequence[str] = ()
+    lacking: Mapping[Where, Sequence[int]] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of_processes(
-        cls, states: Sequence[Mapping[Where, Any]], *, matters: Callable[[Where], bool]
+        cls,
+        states: Sequence[Mapping[Where, Any]],
+        *,
+        having: Sequence[Collection[Where]],
+        matters: Callable[[Where], bool],
     ) -> OwnStates:
-        """Returns those that all processes have.
+        """Returns those that are given of each process that has any.
 
         Args:
-            states: What each process has.
+            states: What is given of each process.
+            having: Where each process has something.
             matters: Whether another number of processes needs all of a place's states.
         """
-        first, *others = states
-        common = [path for path in first if all(path in each for each in others)]
-        names = list(dict.fromkeys(map(name_of, filter(matters, common))))
-        return cls(len(states), {p: [each[p] for each in others] for p in common}, names)
+        paths = dict.fromkeys(path for each in states for path in each)
+        ranks = range(len(states))
+        whole = [p for p in paths if all(p in states[r] for r in ranks if p in having[r])]
+        names = list(dict.fromkeys(map(name_of, filter(matters, whole))))
+        found = {path: [each.get(path) for each in states[1:]] for path in whole}
+        lacking = {path: [r for r in ranks[1:] if path not in states[r]] for path in whole}
+        return cls(len(states), found, names, {p: each for p, each in lacking.items() if each})
 
     def changes(self, processes: int) -> tuple[str, ...]:
         """Returns why so many processes cannot go on exactly."""
@@ -59,13 +69,16 @@ class OwnStates:
         if not self.processes:
             return {}
         rows = [[list(path), list(states)] for path, states in self.states.items()]
-        return {"processes": self.processes, "states": rows, "names": list(self.names)}
+        lacking = [[list(path), list(ranks)] for path, ranks in self.lacking.items()]
+        found = {"processes": self.processes, "states": rows, "names": list(self.names)}
+        return found | ({"lacking": lacking} if lacking else {})
 
     @classmethod
     def of_state(cls, state: Mapping[str, Any]) -> OwnStates:
         """Returns what ``state_dict`` gave."""
         states = {tuple(path): states for path, states in state.get("states", ())}
-        return cls(state.get("processes", 0), states, state.get("names", ()))
+        lacking = {tuple(path): ranks for path, ranks in state.get("lacking", ())}
+        return cls(state.get("processes", 0), states, state.get("names", ()), lacking)
 
 
 def with_own(sections: Mapping[str, Any], rank: int, processes: int) -> Mapping[str, Any]:
@@ -83,13 +96,29 @@ def with_own(sections: Mapping[str, Any], rank: int, processes: int) -> Mapping[
         {'mean': 5.0}
         >>> with_own(saved, 0, 2)["objects"]
         {'mean': 3.0}
+        >>> alone = dataclasses.replace(own, states={("objects", "mean"): [None]})
+        >>> alone = dataclasses.replace(alone, lacking={("objects", "mean"): [1]})
+        >>> with_own({**saved, "run": {"own": alone.state_dict()}}, 1, 2)["objects"]
+        {}
     """
     own = OwnStates.of_state(sections.get(_OF_RUN, {}).get("own", {}))
     if not rank or own.processes != processes:
         return sections
     for path, states in own.states.items():
-        sections = _with(sections, path, states[rank - 1])
+        if rank in own.lacking.get(path, ()):
+            sections = _without(sections, path)
+        else:
+            sections = _with(sections, path, states[rank - 1])
     return sections
+
+
+def _without(tree: Mapping[Any, Any], path: Where) -> Mapping[Any, Any]:
+    first, *rest = path
+    if first not in tree:
+        return tree
+    if rest:
+        return {**tree, first: _without(tree[first], tuple(rest))}
+    return {key: each for key, each in tree.items() if key != first}
 
 
 def _with(tree: Mapping[Any, Any], path: Where, state: Any) -> dict[Any, Any]:

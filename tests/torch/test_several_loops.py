@@ -291,6 +291,17 @@ def test_what_would_train_each_process_for_itself_is_an_error_that_shows_the_lin
             "model = torch.nn.parallel.DistributedDataParallel",
             lambda _: loop(shared_out(), model=network()),
         ),
+        (
+            "pass the wrapper and not its .module",
+            lambda _: loop(shared_out(), model=DistributedDataParallel(network()).module),
+        ),
+        (
+            "model trains in several processes",
+            lambda _: loop(
+                shared_out(),
+                model=nn.Sequential(DistributedDataParallel(network()), nn.Linear(3, 3)),
+            ),
+        ),
         ("sampler=DistributedSampler", lambda _: loop(arrays())),
         ("sampler=DistributedSampler", lambda _: loop(torch_data.DataLoader(Augmented()))),
         ("read as a stream", lambda _: loop(torch_data.DataLoader(Stream(), batch_size=4))),

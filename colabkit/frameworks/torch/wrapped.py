@@ -41,20 +41,27 @@ def require_wrapped(objects: Mapping[str, Any]) -> None:
     require_whole_optimizers(optimizers)
     groups = [group for each in optimizers.values() for group in each.param_groups]
     held = {id(parameter) for group in groups for parameter in group["params"]}
+    summed = {id(p) for each in _wrappers(objects).values() for p in each.parameters()}
     for name, value in objects.items():
         if not isinstance(value, nn.Module):
             continue
         # Where optimizers are passed, what none of them holds is trained by nobody: averages, say.
-        if unwrapped(value) is value and any(
-            p.requires_grad and not is_piece(p) and (not held or id(p) in held)
+        if any(
+            p.requires_grad
+            and not is_piece(p)
+            and (not held or id(p) in held)
+            and id(p) not in summed
             for p in value.parameters()
         ):
             message = f"{name} trains in several processes, and nothing sums its gradients."
             line = f"{name} = torch.nn.parallel.DistributedDataParallel({name})"
-            hint = f"Write, before its optimizer is made and before Run:  {line}"
+            hint = (
+                "Where it is wrapped, pass the wrapper and not its .module; else write, before its"
+                f" optimizer is made and before Run:  {line}"
+            )
             raise ArgumentError(message, argument=name, hint=hint)
     modules = [value for value in objects.values() if isinstance(value, nn.Module)]
-    if all(unwrapped(each) is each and not has_pieces(each) for each in modules):
+    if not (summed or any(map(has_pieces, modules))):
         require_one_process("a loop over colabkit.Run without a wrapped module")
 
 
@@ -125,12 +132,17 @@ def reasons_against(objects: Mapping[str, Any], processes: int) -> tuple[str, ..
 def with_names_of_wrappers(objects: Mapping[str, Any]) -> tuple[str, ...]:
     """Returns which modules hold a wrapped one, whose names another number would not find."""
     modules = {n: unwrapped(each) for n, each in objects.items() if isinstance(each, nn.Module)}
-    found = [n for n, each in modules.items() if any(map(wrapper_of, each.modules()))]
     return tuple(
-        f"{name} holds a wrapped module, whose names no other number finds: wrap none,"
-        " AveragedModel(model.module)"
-        for name in found
+        f"{name} holds a wrapped module, whose names no other number finds: {_instead(name, each)}"
+        for name, each in modules.items()
+        if any(map(wrapper_of, each.modules()))
     )
+
+
+def _instead(name: str, module: nn.Module) -> str:
+    if isinstance(module, torch.optim.swa_utils.AveragedModel):
+        return "wrap none, AveragedModel(model.module)"
+    return f"wrap {name} as a whole"
 
 
 def _remembers(hook: Any) -> bool:
@@ -146,8 +158,15 @@ def hooks_of_sums(objects: Mapping[str, Any]) -> list[Any]:
 
 
 def _wrappers(objects: Mapping[str, Any]) -> dict[str, Any]:
-    found = {name: wrapper_of(value) for name, value in objects.items()}
-    return {name: wrapper for name, wrapper in found.items() if wrapper is not None}
+    """Returns the wrappers by name: those passed, and those within what was passed."""
+    found: dict[str, Any] = {}
+    for name, value in objects.items():
+        if (wrapper := wrapper_of(value)) is not None:
+            found[name] = wrapper
+        elif isinstance(value, nn.Module):
+            named = value.named_modules(prefix=name)
+            found |= {at: each for at, each in named if wrapper_of(each) is each}
+    return found
 
 
 def device_of(objects: Mapping[str, Any]) -> torch.device:
