@@ -15,7 +15,7 @@ from colabkit.frameworks.users_own import attributes_of
 from colabkit.runs.loop_values import arrays_in, is_array
 from colabkit.storage import hash_of
 
-_SAMPLED, _DEPTH_MAX = 1024, 5
+_WHOLE_BYTES, _SAMPLED, _DEPTH_MAX = 1 << 20, 4096, 5
 # From where to where memory is one's own.
 _Span = tuple[int, int]
 
@@ -70,25 +70,33 @@ def _can_be_written(array: Any) -> bool:
 
 
 def _mark_of(array: Any) -> object | None:
-    """Returns what a write changes; None of arrays that nobody can write into, or sample.
+    """Returns what a write changes; None of arrays that nobody can write into, or read here.
 
-    PyTorch counts those through any view of its own; a sample shows those through NumPy's.
+    PyTorch counts those through any view of its own; the values show those through NumPy's, of a
+    large array some of them.
     """
     if isinstance(array, np.ndarray):
-        return None if array.dtype.hasobject else _hash_of(array.flat[:: _step(array.size)])
+        return None if array.dtype.hasobject else _hash_of(array)
     if not _can_be_written(array) or array.is_inference():
         return None
-    is_near = array.device.type == "cpu" and array.is_contiguous() and not array.is_complex()
-    sample = array.detach().view(-1)[:: _step(array.numel())].double().numpy() if is_near else ()
-    return array._version, array.data_ptr(), _hash_of(sample)
+    is_near = array.device.type == "cpu"
+    return array._version, array.data_ptr(), _hash_of(_as_numpy(array)) if is_near else ""
 
 
-def _step(size: int) -> int:
-    return size // _SAMPLED | 1
+def _as_numpy(tensor: Any) -> np.ndarray[Any, Any]:
+    """Returns its very memory; of a kind that NumPy has not, bfloat16 say, as it can."""
+    own = tensor.detach().resolve_conj().resolve_neg()
+    try:
+        found: np.ndarray[Any, Any] = own.numpy()
+    except TypeError:
+        found = own.double().numpy()
+    return found
 
 
-def _hash_of(sample: Any) -> str:
-    return hash_of(np.ascontiguousarray(sample).reshape(-1).view(np.uint8))
+def _hash_of(array: np.ndarray[Any, Any]) -> str:
+    step = array.size // _SAMPLED if array.nbytes > _WHOLE_BYTES else 1
+    flat = array.reshape(-1) if array.flags.c_contiguous else array.flat
+    return hash_of(np.ascontiguousarray(flat[::step]).view(np.uint8))
 
 
 def _span_of(array: Any) -> list[_Span]:
@@ -104,19 +112,22 @@ def _span_of(array: Any) -> list[_Span]:
 
 
 def _spans_of(value: Any, depth: int = 0) -> Iterator[_Span]:
-    """Yields where the arrays lie that an object has."""
+    """Yields where the arrays lie that a checkpoint has of an object.
+
+    Of one with a state of its own nobody knows which of its arrays are in that: a loader knows its
+    data, and saves where it stands.
+    """
     if is_array(value):
         yield from _span_of(value)
         return
-    if depth > _DEPTH_MAX:
-        return
-    if isinstance(value, list | tuple | set | dict):
+    if hasattr(type(value), "parameters") and hasattr(type(value), "buffers"):
+        parts = [*value.parameters(), *value.buffers()]
+    elif isinstance(value, list | tuple | dict):
         parts = [*(value.values() if isinstance(value, dict) else value)]
     else:
-        parts = [*attributes_of(value).values()]
-        for name in ("parameters", "buffers"):
-            parts += getattr(value, name)() if hasattr(type(value), name) else ()
-    for each in parts:
+        groups = attributes_of(value).get("param_groups", ())
+        parts = [each for group in groups for each in group["params"]]
+    for each in parts if depth < _DEPTH_MAX else ():
         yield from _spans_of(each, depth + 1)
 
 

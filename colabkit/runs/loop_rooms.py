@@ -29,6 +29,7 @@ SETTING = frozenset({"__setattr__", "setattr"})
 _PASSES = frozenset({"batches", "items"})
 # What shows an array or table, or a part of it, and writes into it.
 _VIEWS = frozenset({"H", "T", "at", "data", "flat", "iat", "iloc", "imag", "loc", "mT", "real"})
+_HALVES = frozenset({"imag", "real"})
 _GIVING_VIEWS = frozenset({
     "detach", "diagonal", "flatten", "narrow", "numpy", "permute", "ravel", "reshape", "select",
     "squeeze", "swapaxes", "t", "transpose", "unsqueeze", "view",
@@ -136,7 +137,8 @@ class Room:
         """Whether a node names a variable, and is not known to be but a part of one."""
         if isinstance(node, ast.Name) and node.id in self.views:
             return not self.views[node.id].is_part
-        return node is not None and path_of(node) is not None
+        is_half = isinstance(node, ast.Attribute) and node.attr in _HALVES
+        return node is not None and path_of(node) is not None and not is_half
 
     def viewed(self, node: ast.expr) -> View | None:
         """Returns the array that a node is, or is a part of, and no copy."""

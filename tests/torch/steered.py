@@ -40,10 +40,9 @@ def run_of(loop: Any, folder: Any) -> Any:
 
 def named_in(run: Any) -> set[str]:
     """Returns the paths that a verdict names."""
-    # What a loader's own parts do in mid-epoch is said of the data beside.
-    said = [each for each in run.verdict.reasons if not each.startswith("the dataset's ")]
-    told = [re.match(r"the loop(?:'s| reads) (\S+) ", each) for each in said]
-    assert None not in told, said
+    named = r"the (?:loop's|loop reads|dataset's) ((?:sampler's )?\S+) "
+    told = [re.match(named, each) for each in run.verdict.reasons]
+    assert None not in told
     return {each[1] for each in told if each is not None}
 
 

@@ -280,7 +280,7 @@ NAMED: dict[Callable[..., None], set[str]] = {
     by_what_is_overwritten_first: set(),
     by_names_of_copies: set(),
     from_files: {"lines", "names", "cursor"},
-    by_what_one_loader_draws: {"drawn.weights"},
+    by_what_one_loader_draws: {"drawn.weights", "sampler's weights"},
     by_what_a_trainers_loader_draws: {"kept.sampler.weights"},
     by_copies: set(),
     in_tables: {"by_name", "by_place", "row_of", "series"},

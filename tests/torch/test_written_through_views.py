@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+import colabkit
 from tests.torch.steered import named_in, run_of
 
 
@@ -73,6 +74,22 @@ def a_table_of_banks(run: Any, step: Any) -> None:
         slot += 1.0
 
 
+def half_of_each_number(run: Any, step: Any) -> None:
+    bank = np.zeros(2, "complex64")
+    for row in run.batches(DataLoader(torch.ones(4), 2)):
+        bank.real[:] = row.numpy()
+        step(row.sum() + abs(bank).sum())
+        bank.imag[:] += 1.0
+
+
+def one_row_of_a_large_array(run: Any, step: Any) -> None:
+    bank = np.zeros((512, 256))
+    for row in run.batches(DataLoader(torch.ones(4), 2)):
+        step(row.sum() + bank.sum())
+        slot = bank[3]
+        slot[5] += 1.0
+
+
 def copies_of_rows(run: Any, step: Any) -> None:
     bank = torch.zeros(4)
     for row in run.batches(DataLoader(torch.ones(4), 2)):
@@ -107,6 +124,8 @@ NAMED: dict[Callable[..., None], set[str]] = {
     an_attribute: {"own.bank"},
     numpy_memory: {"sums"},
     a_table_of_banks: {"banks"},
+    half_of_each_number: {"bank"},
+    one_row_of_a_large_array: {"bank"},
     copies_of_rows: set(),
     what_is_shown: set(),
     what_each_turn_fills: set(),
@@ -116,3 +135,30 @@ NAMED: dict[Callable[..., None], set[str]] = {
 @pytest.mark.parametrize("loop", NAMED, ids=lambda loop: str(loop.__name__))
 def test_what_is_written_through_a_view_is_named_where_steps_go_by_it(loop, tmp_path):
     assert named_in(run_of(loop, tmp_path)) == NAMED[loop]
+
+
+class Ordered:
+    """Has data, and saves where it stands in that."""
+
+    def __init__(self) -> None:
+        self.labels, self.at = torch.zeros(4), 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"at": self.at}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.at = state["at"]
+
+
+def test_what_an_object_has_beside_its_state_is_not_taken_for_saved(tmp_path):
+    model, data = torch.nn.Linear(1, 1), Ordered()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    run = colabkit.Run(tmp_path, model=model, optimizer=optimizer, data=data, progress=False)
+    labels, weight = data.labels[1:], model.weight.data
+    for row in run.batches(DataLoader(torch.ones(4, 1), 2)):
+        optimizer.zero_grad()
+        (model(row).sum() + labels.sum() * weight.sum()).backward()
+        optimizer.step()
+        labels[0] += 1.0
+        weight.clamp_(-1.0, 1.0)
+    assert named_in(run) == {"labels"}
