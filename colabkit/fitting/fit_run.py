@@ -79,8 +79,11 @@ class FitRun(Run):
             return
         changed = differences(state["data"], dict(feed.describe()))
         if "samples" in changed and not self._data.accepts:
-            said = {f"{name} {part}": pair for part, pair in changed.items()}
-            raise mismatch_error(said, self._checkpoints.location, hint=WAYS_ON)
+            if not self._data.may_change:
+                said = {f"{name} {part}": pair for part, pair in changed.items()}
+                raise mismatch_error(said, self._checkpoints.location, hint=WAYS_ON)
+            then, now = changed["samples"]
+            self._data.note_change(f"it had {then} {name} samples, and has {now}")
         if changed:
             # Batches of another size are other batches.
             del self._state.first_batches[name]

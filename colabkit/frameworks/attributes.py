@@ -144,7 +144,7 @@ class Attributes:
                 put = self.values.put(there, value, near)
                 set_attribute(owner, name, put)
                 self._restored.add(path)
-                self.filled += [each for each in (owner, put) if type(each) not in UNCHANGING]
+                self.filled += [each for each in (owner, put) if type(each) not in _FOR_GOOD]
 
     def as_now(self) -> Callable[[], None]:
         """Returns what puts back what is plain now, and small, wherever it has changed since."""
@@ -382,6 +382,8 @@ def has_state(value: object) -> bool:
 
 
 UNCHANGING = frozenset({bool, int, float, complex, str, bytes, type(None)})
+# Two that are equal may be one object, and neither is what the other's holder changes.
+_FOR_GOOD = UNCHANGING | {tuple, frozenset}
 
 
 def _reached(owner: Any, path: str) -> Any:

@@ -161,5 +161,13 @@ class DataCheck:
             reasons=(*feed.reasons(), *self._expected),
         )
         if said:
-            self._say(said)
-            self.reasons = ("the data is not what it was",)
+            self._note(said)
+
+    def note_change(self, what: str) -> None:
+        """Says what is another, where that may be."""
+        why = "; ".join(self._expected)
+        self._note(f"The data is not what it was: {what}. It was not to be expected: {why}.")
+
+    def _note(self, said: str) -> None:
+        self._say(said)
+        self.reasons = ("the data is not what it was",)

@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils import data as torch_data
 
 import colabkit
-from colabkit.errors import ArgumentError
+from colabkit.errors import ArgumentError, CheckpointMismatchError
 from tests.torch.cases import arrays, loader, network
 from tests.torch.killing import KillAtStep, in_child, outcome
 from tests.torch.test_restored import Interrupting, assert_resumes_exactly, hashes
@@ -238,7 +238,7 @@ class Changing:
 
 @pytest.mark.parametrize("kind", ["a pool that grows", "a sampler", "labels that move"])
 def test_data_that_callbacks_change_between_epochs_goes_on(kind, tmp_path):
-    def fit(folder: str, epochs: int, *more: Any) -> None:
+    def fit(folder: str, epochs: int, *more: Any, begins_changed: bool = False) -> None:
         model = network()
         changing = Changing(model, kind)
         options = {"epochs": epochs, "lr": 0.1, "progress": False, "device": "cpu"}
@@ -246,12 +246,14 @@ def test_data_that_callbacks_change_between_epochs_goes_on(kind, tmp_path):
             model, changing.loader, tmp_path / folder, callbacks=[changing, *more],
             loss="cross_entropy", **options,
         )  # fmt: skip
-        assert not history.verdict.reasons
+        # Nobody can tell it from other data between two epochs, and none may pass for exact.
+        is_told = history.verdict.reasons == ("the data is not what it was",)
+        assert is_told if begins_changed else not history.verdict.reasons
 
     fit("alone", 3)
     fit("broken", 1)
-    fit("broken", 3, Interrupting(8))
-    fit("broken", 3)
+    fit("broken", 3, Interrupting(8), begins_changed=True)
+    fit("broken", 3, begins_changed=True)
     assert hashes(tmp_path / "broken") == hashes(tmp_path / "alone")
 
 
@@ -269,3 +271,50 @@ def test_a_samplers_weights_that_a_callback_changes_in_mid_epoch_are_named_and_g
         )  # fmt: skip
         assert any("sampler's weights changed in mid-epoch" in r for r in history.verdict.reasons)
     assert len(history.epochs) == 3
+
+
+class Noting:
+    """Sets an attribute of its own to what data may have as well."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        self.seen = None
+
+    def on_epoch_end(self, run: Any, epoch: int, logs: Any) -> None:
+        self.seen = self.value
+
+
+def test_other_data_that_counts_its_samples_and_a_callback_has_is_told(tmp_path, capsys):
+    class Counting(torch_data.TensorDataset):
+        count = 0
+
+        def __getitem__(self, index: Any) -> Any:
+            self.count += 1
+            return super().__getitem__(index)
+
+    def fit(turned: int, epochs: int) -> Any:
+        x, y = (torch.as_tensor(each).roll(turned, 0) for each in arrays())
+        data = Counting(x, y)
+        return colabkit.fit(
+            network(), torch_data.DataLoader(data, 8), tmp_path / "run", epochs=epochs,
+            loss="cross_entropy", callbacks=[Noting(data)], progress=False,
+        ).verdict  # fmt: skip
+
+    assert in_child(lambda: fit(0, 1) and None, report=tmp_path / "report")
+    assert "the data is not what it was" in fit(3, 2).reasons
+
+
+@pytest.mark.parametrize("value", [(), torch.empty(0)], ids=["tuple", "tensor"])
+def test_other_data_is_noticed_where_callbacks_set_what_data_has_too(value, tmp_path):
+    def fit(turned: int, epochs: int) -> None:
+        x, y = (torch.as_tensor(each).roll(turned, 0) for each in arrays())
+        data = torch_data.TensorDataset(x, y)
+        data.of_its_own = value
+        colabkit.fit(
+            network(), torch_data.DataLoader(data, 8), tmp_path / "run", epochs=epochs,
+            loss="cross_entropy", callbacks=[Noting(value)], progress=False,
+        )  # fmt: skip
+
+    assert in_child(lambda: fit(0, 1), report=tmp_path / "report")
+    with pytest.raises(CheckpointMismatchError, match="not what it was"):
+        fit(3, 2)

@@ -82,7 +82,8 @@ def holds_one_of(data: object, objects: Iterable[object]) -> bool:
 
 def _place_of(value: object) -> object:
     is_plain = isinstance(value, torch.Tensor) and value.layout is torch.strided
-    return ("memory", value.untyped_storage().data_ptr()) if is_plain else id(value)  # type: ignore[attr-defined]
+    memory = value.untyped_storage().data_ptr() if is_plain else 0  # type: ignore[attr-defined]
+    return ("memory", memory) if memory else id(value)
 
 
 def versions_of(loader: torch_data.DataLoader[Any]) -> dict[str, tuple[int, int]]:
