@@ -717,6 +717,31 @@ def test_copies_of_weights_and_metrics_that_a_callback_keeps_go_on(tmp_path):
     assert resumed.heat == alone.heat
 
 
+class Guided:
+    """Takes a copy that was there before for its guide, after some steps."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model, self.teacher = model, copy.deepcopy(model)
+        self.guide: nn.Module | None = None
+
+    def on_batch_end(self, run: Any, step: int, logs: Any) -> None:
+        if step == 2:
+            self.guide = self.teacher
+        if self.guide is not None:
+            with torch.no_grad():
+                others = self.guide.parameters()
+                for own, other in zip(self.model.parameters(), others, strict=True):
+                    own.lerp_(other, 0.1)
+
+
+def test_a_second_name_for_a_copy_that_never_changes_goes_on(tmp_path):
+    def make() -> dict[str, Any]:
+        model = network()
+        return {"model": model, "callbacks": [Guided(model)]}
+
+    assert_resumes_exactly(make, tmp_path)
+
+
 class Odd(nn.Module):
     """Keeps tensors of forms that no file knows, or that count no changes."""
 

@@ -153,7 +153,8 @@ class HeldObjects:
             self._restored.add(path)
             each = found.get(path)
             if "same_as" in kept:
-                each = loaded.get(kept["same_as"], each)
+                first = kept["same_as"]  # of one that nothing has changed a checkpoint has nothing
+                each = loaded.get(first, found.get(first, each))
                 if each is not None:
                     _put(memories, path, each)
             elif each is None or any(each is other for other in loaded.values()):
