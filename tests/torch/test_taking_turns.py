@@ -198,8 +198,8 @@ def over_one_dataset(folder: Path, wrap: Callable[[Any], Any], dies: Place | Non
         for x, y in run.batches(wrap(data)):
             step_of(model, optimizer, (x, y))
             run.log(first=x[0, 0])
+            run.flush()  # the saver is free at each boundary: what is known depends on the last
             if run.step == dies:
-                run.flush()
                 kill_self()
     return run
 
