@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import random
 import types
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -14,6 +12,7 @@ import numpy as np
 
 from colabkit.checkpoint import deep_copy
 from colabkit.frameworks.code_variables import CodeVariables
+from colabkit.frameworks.looks import Fingerprint, looks_into, trains_nothing
 from colabkit.frameworks.plain_values import REMOVED, PlainValues, base_of, is_removed
 from colabkit.frameworks.users_own import (
     attributes_of,
@@ -30,15 +29,6 @@ _BYTES_MAX, _ITEMS_MAX, _NUMBERS_MAX = 16 << 20, 10_000, 1_000_000
 _SAMPLES = 4096  # of a large array
 _NOTHING = object()
 _NUMBERS = frozenset({bool, float, int, type(None)})
-_GENERATORS = (random.Random, np.random.Generator, np.random.RandomState)
-# They show, write or wait, and nothing is trained by what they are.
-_TRAINING_NOTHING = frozenset(
-    {
-        "_csv", "_io", "_thread", "IPython", "colabkit", "comet_ml", "concurrent", "contextlib",
-        "csv", "datetime", "io", "ipywidgets", "logging", "matplotlib", "mlflow", "pathlib", "rich",
-        "tensorboard", "tensorboardX", "threading", "time", "tqdm", "wandb", "weakref",
-    }
-)  # fmt: skip
 # What they note of a quantized weight follows from the weight, and is made with it.
 _KEPT_WITH_WEIGHTS = frozenset({"awq", "bitsandbytes", "gptqmodel", "hqq", "quanto", "torchao"})
 
@@ -318,58 +308,6 @@ class Attributes:
                 self.lost[path] = look.kind
 
 
-class Fingerprint:
-    """What an object was when it was looked at, without keeping it alive where that can be.
-
-    A function is also the one that the same code has made anew, where its inside is the same.
-    """
-
-    def __init__(self, value: Any, inside: Any) -> None:
-        self.kind = type(value).__name__
-        self._inside = inside
-        self._code = value.__code__ if _is_function(value) and inside is not None else None
-        try:
-            self._held: Callable[[], Any] = weakref.ref(value)
-        except TypeError:
-            self._held = lambda: value
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Fingerprint):
-            return False
-        is_same = self._held() is other._held()
-        if self._code is None:
-            return is_same and self._inside == other._inside
-        return is_same or (self._code is other._code and self._inside == other._inside)
-
-    __hash__ = None  # type: ignore[assignment]
-
-
-def looks_into(function: types.FunctionType, mark: Callable[[Any], Any], depth: int = 0) -> Any:
-    """Returns what differs once a function works with other values: defaults, and its closure's."""
-    looks: list[Any] = []
-    for part in _held_by(function):
-        if package_of(type(part)) in _TRAINING_NOTHING:
-            continue
-        inside = None
-        if (plain := mark(part)) is None and _is_function(part) and depth < _DEPTH_MAX:
-            inside = looks_into(part, mark, depth + 1)
-        looks.append(Fingerprint(part, inside) if plain is None else plain)
-    return looks
-
-
-def _held_by(function: types.FunctionType) -> Iterator[Any]:
-    yield from function.__defaults__ or ()
-    yield from (function.__kwdefaults__ or {}).values()
-    for cell in function.__closure__ or ():
-        with contextlib.suppress(ValueError):  # not filled yet
-            yield cell.cell_contents
-    yield from vars(function).values()
-
-
-def _is_function(value: Any) -> bool:
-    return isinstance(value, types.FunctionType)
-
-
 def has_state(value: object) -> bool:
     """Whether an object can be saved and loaded by methods of its own."""
     if isinstance(value, type):
@@ -409,12 +347,6 @@ def _outline(value: Any) -> Any:
         row = value.reshape(-1) if value.flags.c_contiguous else value.flat
         return id(value), np.array(row[:: max(1, value.size // _SAMPLES)]).tobytes()
     return id(value), len(value)
-
-
-def trains_nothing(value: object) -> bool:
-    if isinstance(value, (type, types.ModuleType, *_GENERATORS)):
-        return True
-    return package_of(type(value)) in _TRAINING_NOTHING
 
 
 def _has_attributes_alone(value: Any) -> bool:

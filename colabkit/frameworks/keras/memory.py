@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from colabkit.frameworks.attributes import Fingerprint, looks_into, trains_nothing
 from colabkit.frameworks.keras.reach import Slot, is_entered, slots_within
 from colabkit.frameworks.keras.values import KerasValues
+from colabkit.frameworks.looks import Fingerprint, looks_into, trains_nothing
 from colabkit.frameworks.users_own import (
     attributes_of,
     carries_attributes,
