@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from colabkit.checkpoint import NOTED, Section, encode
+from colabkit.checkpoint import NOTED, Section
 from colabkit.frameworks.attributes import Attributes
 from colabkit.frameworks.generators import find_generators, is_unseedable
+from colabkit.frameworks.torch import orphans
 from colabkit.frameworks.torch.code_memory import memory_of_code
 from colabkit.frameworks.torch.frozen_base import FrozenBase
 from colabkit.frameworks.torch.guarded import Guarded
@@ -36,7 +37,6 @@ from colabkit.frameworks.torch.randomness import (
 )
 from colabkit.frameworks.torch.replaced import groups_of_strangers, states_of
 from colabkit.frameworks.torch.restoring import (
-    copy_where_it_fits,
     load_other,
     restore_optimizers,
     restore_tensors,
@@ -179,7 +179,7 @@ class TorchState:
         self._hooks.look()
         if of_optimizers:
             state |= states_of(self.optimizers, self._trees.names)
-            state["orphans"] = self._orphans()
+            state["orphans"] = orphans.values_of(self._trees, self.optimizers)
             state["groups"] = self._groups = self._trees.groups(self.optimizers)
             self._forms, self._parts = forms, self._trees.parts(self.optimizers)
         # The memories have looked at their objects by now.
@@ -224,9 +224,7 @@ class TorchState:
                 restore_own_generator(generator, state)
         restore_optimizers(self.optimizers, self.modules, objects)
         self._trees.look()
-        for name, orphans in objects.get("orphans", {}).items():
-            there = self._unowned(name)
-            copy_where_it_fits(there, cut_like(there, orphans))
+        orphans.restore(self._trees, self.optimizers, objects.get("orphans", {}))
         for name, changed in objects.get("beside", {}).items():
             if name in self._beside:
                 self._beside[name].load_state_dict(changed)
@@ -381,33 +379,8 @@ class TorchState:
             for generator in generators
             if is_unseedable(generator)
         ]
-        unsaved = [
-            f"{name} trains {lost} tensors of a module that this run was not given:"
-            " only their values are saved"
-            for name in self.optimizers
-            if (lost := self._count_unsaved(name))
-        ]
+        unsaved = orphans.said_of(self._trees, self.optimizers, self.others.values())
         return (*draws, *unsaved)
-
-    def _unowned(self, name: str) -> dict[str, torch.Tensor]:
-        """Returns what an optimizer trains and no module of the run holds, by its place."""
-        optimizer = self.optimizers.get(name)
-        return {} if optimizer is None else self._trees.unowned(name, optimizer)
-
-    def _orphans(self) -> dict[str, dict[str, torch.Tensor]]:
-        """Returns their values: wide copies of narrow weights, images that are trained."""
-        found = {name: self._unowned(name) for name in self.optimizers}
-        return {n: {k: p.detach() for k, p in each.items()} for n, each in found.items() if each}
-
-    def _count_unsaved(self, name: str) -> int:
-        """Counts those that look like a module's own, of which there may be more than values."""
-        unowned = [p for p in self._unowned(name).values() if isinstance(p, nn.Parameter)]
-        if not unowned:
-            return 0
-        # An object of the user's own may hold modules, and save them in its state_dict.
-        states = [encode(state_of(o), torch.is_tensor)[1].values() for o in self.others.values()]
-        held = {tensor.data_ptr() for state in states for tensor in state}
-        return sum(p.data_ptr() not in held for p in unowned)
 
     def _tensors(self) -> dict[str, dict[str, torch.Tensor]]:
         states = ((name, module.state_dict()) for name, module in self.modules.items())
