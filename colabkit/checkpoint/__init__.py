@@ -6,7 +6,13 @@ from colabkit.checkpoint.info import CheckpointInfo, LoadedCheckpoint
 from colabkit.checkpoint.lease import Lease
 from colabkit.checkpoint.listing import CheckpointList
 from colabkit.checkpoint.manifest import NOTED, Manifest, Name, SaveFacts
-from colabkit.checkpoint.named_classes import can_be_found, fields_of
+from colabkit.checkpoint.named_classes import (
+    at_place,
+    can_be_found,
+    fields_of,
+    missing,
+    place_of,
+)
 from colabkit.checkpoint.own_containers import attributes_beside, plain_kind_of, taken_over
 from colabkit.checkpoint.part_saver import PartSaver, decline, store_of_parts
 from colabkit.checkpoint.parts import IN_PIECES, PartCall, PartPlace, Posts
@@ -62,6 +68,7 @@ __all__ = [
     "TensorSpec",
     "UploadStatus",
     "Uploader",
+    "at_place",
     "attributes_beside",
     "axes_in_memory",
     "can_be_found",
@@ -73,7 +80,9 @@ __all__ = [
     "fields_of",
     "is_known_factory",
     "members_of",
+    "missing",
     "numbers_in",
+    "place_of",
     "plain_kind_of",
     "require_distinct",
     "store_of_parts",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import itertools
 import types
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +15,14 @@ import numpy as np
 from colabkit.checkpoint import deep_copy
 from colabkit.frameworks.code_variables import CodeVariables
 from colabkit.frameworks.looks import Fingerprint, looks_into, trains_nothing
-from colabkit.frameworks.plain_values import REMOVED, PlainValues, base_of, is_removed
+from colabkit.frameworks.paths import can_be_put, put_at, reached, steps_of
+from colabkit.frameworks.plain_values import (
+    REMOVED,
+    PlainValues,
+    base_of,
+    can_be_made,
+    is_removed,
+)
 from colabkit.frameworks.users_own import (
     attributes_of,
     carries_attributes,
@@ -27,10 +36,30 @@ _LOOKED_AT_MAX = 64
 # A look at each save takes 2 ms for as many numbers as 100,000, or 50 MB of an array.
 _BYTES_MAX, _ITEMS_MAX, _NUMBERS_MAX = 16 << 20, 10_000, 1_000_000
 _SAMPLES = 4096  # of a large array
+_SHARED_MAX = 1_000
 _NOTHING = object()
 _NUMBERS = frozenset({bool, float, int, type(None)})
 # What they note of a quantized weight follows from the weight, and is made with it.
 _KEPT_WITH_WEIGHTS = frozenset({"awq", "bitsandbytes", "gptqmodel", "hqq", "quanto", "torchao"})
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Look:
+    """A look at all that an owner keeps.
+
+    Attributes:
+        holders: What carries attributes, by path.
+        seen: Identities of those, each of which is entered once.
+        found: What is kept, by path.
+        entered: What carries attributes and is made anew where it is not there, by path.
+        apart: The same by identity.
+    """
+
+    holders: dict[str, Any]
+    seen: set[int]
+    found: dict[str, Any] = dataclasses.field(default_factory=dict)
+    entered: dict[str, Any] = dataclasses.field(default_factory=dict)
+    apart: dict[int, Any] = dataclasses.field(default_factory=dict)
 
 
 class Attributes:
@@ -72,6 +101,9 @@ class Attributes:
         self._newly_open: list[str] = []
         # Objects in lists and dicts whose attributes the last look has taken down.
         self._opened: set[str] = set()
+        # What the last look has met before, by a second path.
+        self._again: dict[str, Any] = {}
+        self._entered: dict[str, Any] = {}
         # What a library's objects held at first, and those whose numbers have changed since.
         self._then: dict[str, dict[str, Any]] = {}
         self._counting: set[str] = set()
@@ -83,6 +115,8 @@ class Attributes:
         self._outlines: dict[str, Any] = {}
         self.with_state: dict[str, Any] = {}
         self.lost: dict[str, str] = {}
+        self.may_share = False
+        """Whether training has changed more than numbers and words, as of the last look."""
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the changed ones by the path that leads to them.
@@ -106,6 +140,7 @@ class Attributes:
                 self._inspect(path, value, opaque)
             elif path in self._restored or mark != self._marks.get(path, _NOTHING):
                 changed[path] = self.values.detached(value)
+        self.may_share = any(type(value) not in UNCHANGING for value in changed.values())
         self._note_lost(opaque)
         if isinstance(self.owner, CodeVariables):
             self.lost |= self.owner.exchanged()
@@ -120,11 +155,9 @@ class Attributes:
             near: Where tensors belong when neither the owner nor what is there says so.
         """
         near = self.values.place_of(self.owner) or near
-        holders: dict[str, Any] = {}
-        self._own(holders)
         for path, value in state.items():
-            above, _, name = path.rpartition(".")
-            owner: Any = holders[above] if above in holders else _reached(self.owner, above)
+            *above, (_, name) = steps_of(path)
+            owner = reached(self.owner, above)
             if is_removed(value):
                 if name in attributes_of(owner):
                     delattr(owner, name)
@@ -153,37 +186,67 @@ class Attributes:
 
     def _own(self, holders: dict[str, Any] | None = None) -> dict[str, Any]:
         """Returns what the owner keeps, by path; ``holders`` is given what carries it, likewise."""
-        found: dict[str, Any] = {}
-        seen = {id(self.owner)}
-        self._large, self._newly_open, self._opened = {}, [], set()
+        look = _Look({} if holders is None else holders, {id(self.owner)})
+        self._large, self._newly_open, self._opened, self._again = {}, [], set(), {}
+        self.values.apart = {}
+        self._walk(self.owner, "", 0, look)
+        self.values.apart, self._entered = look.apart, look.entered
+        return look.found
 
-        def walk(owner: object, path: str, depth: int) -> None:
-            code = owner if isinstance(owner, CodeVariables) else None
-            own = attributes_of(owner) if code is None else code.variables()
-            if holders is not None:
-                holders[path.removesuffix(".")] = owner
-            for name, value in own.items():
-                if (depth == 0 and name in self._leave_out) or id(value) in seen:
-                    continue
-                if (depth or code is not None) and _is_large(value):
-                    self._large[path + name] = value
-                    continue
-                is_open = self.values.is_open(value) or self._is_open(path + name, value, owner)
-                if depth < _DEPTH_MAX and is_open and not self.values.is_whole(value):
-                    seen.add(id(value))
-                    walk(value, f"{path}{name}.", depth + 1)
-                else:
-                    found[path + name] = value
-                    found.update(self._counted(path + name, value))
-                    if depth < _DEPTH_MAX:
-                        for place, part in self._open_in(path + name, value, owner):
-                            self._opened.add(place)
-                            if id(part) not in seen:
-                                seen.add(id(part))
-                                walk(part, f"{place}.", depth + 1)
+    def _walk(self, owner: object, path: str, depth: int, look: _Look) -> None:
+        code = owner if isinstance(owner, CodeVariables) else None
+        own = attributes_of(owner) if code is None else code.variables()
+        look.holders[path.removesuffix(".")] = owner
+        for name, value in own.items():
+            if depth == 0 and name in self._leave_out:
+                continue
+            if id(value) in look.seen:
+                self._again[path + name] = value
+            elif (depth or code is not None) and _is_large(value):
+                self._large[path + name] = value
+            else:
+                self._take(path + name, value, owner, depth, look)
 
-        walk(self.owner, "", 0)
-        return found
+    def _take(self, path: str, value: Any, owner: object, depth: int, look: _Look) -> None:
+        """Takes down one of them, and what lies within."""
+        is_open = self.values.is_open(value) or self._is_open(path, value, owner)
+        if depth < _DEPTH_MAX and is_open and not self.values.is_whole(value):
+            if path not in self._gathering:
+                look.found[path] = value
+                self._opened.add(path)
+            self._enter(path, value, depth, look)
+            return
+        look.found[path] = value
+        look.found.update(self._counted(path, value))
+        for place, part in self._open_in(path, value, owner) if depth < _DEPTH_MAX else ():
+            self._opened.add(place)
+            if id(part) not in look.seen:
+                self._enter(place, part, depth, look)
+
+    def _enter(self, path: str, value: object, depth: int, look: _Look) -> None:
+        look.seen.add(id(value))
+        if can_be_made(value):
+            look.entered[path] = look.apart[id(value)] = value
+        self._walk(value, f"{path}.", depth + 1, look)
+
+    def places(self) -> Iterator[tuple[str, Any]]:
+        """Yields what is kept and may be shared, by path: objects, arrays, and what rows hold."""
+        own = self._own()
+        yield from self._entered.items()  # by this path go their attributes
+        for path, value in {**own, **self._again}.items():
+            yield from _within(path, value)
+
+    def at(self, path: str) -> Any:
+        """Returns what a path leads to, None where it leads nowhere."""
+        return reached(self.owner, steps_of(path))
+
+    def can_be_put(self, path: str) -> bool:
+        """Whether something else can be put there."""
+        return can_be_put(self.owner, steps_of(path))
+
+    def put_at(self, path: str, value: Any) -> bool:
+        """Puts a value there; returns whether it leads anywhere."""
+        return put_at(self.owner, steps_of(path), value)
 
     def _removed(self, now: Mapping[str, Any], holders: Mapping[str, Any]) -> dict[str, Any]:
         """Returns a sign for each attribute that was there and that training has taken away."""
@@ -263,9 +326,11 @@ class Attributes:
         """Takes down what is not plain: objects with a state, and what else they may be."""
         if has_state(value):
             self.with_state[path] = value
+        elif path in self._opened:
+            opaque[path] = Fingerprint(value, None)
         elif isinstance(value, deque | dict | list | tuple) and depth < _DEPTH_MAX:
             if len(value) > _LOOKED_AT_MAX:
-                opaque[path] = Fingerprint(value, len(value))
+                opaque[path] = Fingerprint(value, hash(tuple(map(id, value))))
                 return
             pairs = value.items() if isinstance(value, dict) else enumerate(value)
             parts = [(key, part) for key, part in pairs if self.values.mark(part) is None]
@@ -280,8 +345,7 @@ class Attributes:
             # Whoever keeps one takes from it, and where it is can nobody tell.
             self.lost[path] = "iterator"
         elif not self.values.is_saved_elsewhere(value):
-            inner = None if path in self._opened else self._mark_inside(value)
-            opaque[path] = Fingerprint(value, inner)
+            opaque[path] = Fingerprint(value, self._mark_inside(value))
 
     def _mark_inside(self, value: Any) -> Any:
         if isinstance(value, types.FunctionType):
@@ -324,11 +388,16 @@ UNCHANGING = frozenset({bool, int, float, complex, str, bytes, type(None)})
 _FOR_GOOD = UNCHANGING | {tuple, frozenset}
 
 
-def _reached(owner: Any, path: str) -> Any:
-    """Returns what attributes lead to, None where they lead nowhere."""
-    for name in path.split(".") if path else ():
-        owner = getattr(owner, name, None)
-    return owner
+def _within(path: str, value: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """Yields a value and what containers hold of others, each by its path."""
+    if type(value) in UNCHANGING:
+        return
+    yield path, value
+    if depth < _DEPTH_MAX and isinstance(value, list | tuple | deque | dict):
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, part in list(itertools.islice(pairs, _SHARED_MAX)):
+            if type(part) not in UNCHANGING and type(key) in UNCHANGING:
+                yield from _within(f"{path}[{key!r}]", part, depth + 1)
 
 
 def _is_large(value: Any) -> bool:

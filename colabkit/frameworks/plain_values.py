@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import argparse
 import collections
+import copy
 import dataclasses
 import enum
 import types
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from colabkit.checkpoint import can_be_found, fields_of, is_known_factory, numbers_in
+from colabkit.checkpoint import (
+    at_place,
+    can_be_found,
+    fields_of,
+    is_known_factory,
+    missing,
+    numbers_in,
+    place_of,
+)
 from colabkit.frameworks.users_own import attributes_of, is_of_users_class, set_attribute
 from colabkit.storage import hash_of
 
@@ -24,17 +34,35 @@ _SETS = frozenset({set, frozenset})
 # What containers of the user's own classes are made of, and whose methods fill them.
 _BASES: tuple[Any, ...] = (collections.OrderedDict, dict, list, set, collections.deque)
 _DEPTH_MAX, _ITEMS_MAX = 8, 200_000
+_OF_ANY_OBJECT: tuple[Any, ...] = (
+    object.__new__,
+    object.__reduce__,
+    object.__reduce_ex__,
+    getattr(object, "__getstate__", None),
+)
 # Stands in checkpoints, with its state, for a generator.
 _GENERATOR = "colabkit: random generator"
 _REMOVED = "colabkit: removed"
 # Stands in checkpoints, with what it holds, for a container of the user's own class.
 _CONTENTS = "colabkit: contents"
+# Stands in checkpoints, with its class, for an object whose attributes are kept each by itself;
+# without one, for an object of the run, which it knows.
+_OBJECT = "colabkit: object"
 # Stands in checkpoints for an attribute that training has taken away.
 REMOVED = (_REMOVED, None)
 
 
 class PlainValues:
-    """What a checkpoint can hold of attributes; a framework adds its tensors."""
+    """What a checkpoint can hold of attributes; a framework adds its tensors.
+
+    Attributes:
+        of_run: Objects of the run, by identity, which it saves by another way.
+        apart: Others, likewise, whose attributes are kept each by itself, as of the last look.
+    """
+
+    def __init__(self) -> None:
+        self.of_run: Mapping[int, Any] = {}
+        self.apart: Mapping[int, Any] = {}
 
     def mark(self, value: Any, depth: int = 0) -> Any:
         """Returns what differs once a value has changed, None for a value that is not plain."""
@@ -44,10 +72,13 @@ class PlainValues:
         if isinstance(value, np.ndarray | np.generic):
             is_plain = value.dtype.kind in "biufc" and value.dtype.isnative
             return (kind, value.shape, value.dtype, hash_of(_bytes_of(value))) if is_plain else None
+        if id(value) in self.apart or id(value) in self.of_run:
+            return kind, id(value)
         if depth == 0 and (mark := self._mark_in_place(value)) is not None:
             return mark
-        if depth > _DEPTH_MAX:
-            return None
+        return None if depth > _DEPTH_MAX else self._mark_of_parts(value, kind, depth)
+
+    def _mark_of_parts(self, value: Any, kind: type, depth: int) -> Any:
         if isinstance(value, enum.Enum):
             return (kind, value.name) if can_be_found(kind) else None
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -115,7 +146,31 @@ class PlainValues:
             held = [_items_of(value), dict(attributes_of(value))]
             return _CONTENTS, [self.detached(each) for each in held]
         state = self.generator_state(value)
-        return value if state is None else (_GENERATOR, state)
+        return self._signed(value) if state is None else (_GENERATOR, state)
+
+    def _signed(self, value: Any) -> Any:
+        """Returns a value with signs for the objects in it that are kept by themselves."""
+        kind = type(value)
+        if kind in _ATOMS:
+            return value
+        if id(value) in self.of_run:
+            return _OBJECT, None
+        if id(value) in self.apart:
+            return sign_of(value)
+        is_mapping, is_tuple = kind in _MAPPINGS, isinstance(value, tuple)
+        if not (is_mapping or is_tuple or kind in _ORDERED):
+            return value
+        parts = list(value.values() if is_mapping else value)
+        signed = parts if _are_atoms(parts) else [*map(self._signed, parts)]
+        if all(one is other for one, other in zip(parts, signed, strict=True)):
+            return value
+        if is_tuple:
+            return tuple.__new__(kind, signed)
+        made = copy.copy(value)
+        made.clear()
+        fill = made.update if is_mapping else made.extend
+        fill(dict(zip(value, signed, strict=True)) if is_mapping else signed)
+        return made
 
     def put(self, there: Any, value: Any, near: Any = None) -> Any:
         """Returns a restored value, in the object that is there where others may hold it too.
@@ -125,7 +180,7 @@ class PlainValues:
             value: What was restored.
             near: A place for tensors that find none there.
         """
-        if stands_for(_GENERATOR, value) or stands_for(_CONTENTS, value):
+        if any(stands_for(each, value) for each in (_GENERATOR, _CONTENTS, _OBJECT)):
             return self._put_in_place(there, value[0], value[1], near)
         if isinstance(value, np.ndarray):
             if _fits(there, value) and there.flags.writeable:
@@ -152,10 +207,12 @@ class PlainValues:
             for name in [field.name for field in dataclasses.fields(value)]:
                 object.__setattr__(value, name, self.put(None, getattr(value, name), near))
         if isinstance(value, tuple):
-            return tuple.__new__(type(value), (self.put(None, each, near) for each in value))
+            return self._put_tuple(there, value, near)
         return value
 
     def _put_in_place(self, there: Any, sign: str, held: Any, near: Any) -> Any:
+        if sign == _OBJECT:
+            return _object_at(held, there)
         if sign == _GENERATOR:
             self.restore_generator(there, held)
             return there
@@ -171,6 +228,12 @@ class PlainValues:
             set_attribute(there, name, self.put(own.get(name), each, near))
         return there
 
+    def _put_tuple(self, there: Any, value: Any, near: Any) -> Any:
+        is_alike = type(there) is type(value) and len(there) == len(value)
+        own = there if is_alike else [None] * len(value)
+        parts = (self.put(o, e, near) for o, e in zip(own, value, strict=True))
+        return tuple.__new__(type(value), parts)
+
     def _put_items(self, there: Any, value: Any, near: Any) -> Any:
         is_alike = type(there) is type(value)
         kept = list(there) if is_alike else []
@@ -180,6 +243,34 @@ class PlainValues:
         target.clear()
         target.extend(items)
         return target
+
+
+def can_be_made(value: Any) -> bool:
+    """Whether another process makes an object of its kind from what attributes it has alone."""
+    kind: Any = type(value)
+    if not can_be_found(kind):
+        return False
+    if kind in OPEN:
+        return True
+    own = (kind.__new__, kind.__reduce__, kind.__reduce_ex__, getattr(kind, "__getstate__", None))
+    if own != _OF_ANY_OBJECT or hasattr(kind, "__setstate__"):
+        return False
+    return all(map(is_of_users_class, kind.__mro__[:-1]))
+
+
+def sign_of(value: Any) -> Any:
+    """Returns what goes into a checkpoint for an object whose attributes are kept one by one."""
+    return _OBJECT, place_of(type(value))
+
+
+def _object_at(place: Any, there: Any) -> Any:
+    """Returns an object of a class, whose attributes are put later: the one there, if it is one."""
+    if place is None:
+        return there
+    kind: Any = at_place(place)
+    if kind is None:
+        raise missing({"class": place})
+    return there if type(there) is kind else kind.__new__(kind)
 
 
 def base_of(value: Any) -> Any:

@@ -14,6 +14,7 @@ from colabkit.frameworks.keras.names import layers_of
 from colabkit.frameworks.keras.randomness import global_seeds, restore_state, state_of
 from colabkit.frameworks.keras.reach import generators_within, variables_within
 from colabkit.frameworks.keras.replicas import restore_in_each, values_in_each
+from colabkit.frameworks.keras.shared_places import CallbackPlaces, shareable
 from colabkit.frameworks.keras.step_inspect import roots_of
 from colabkit.frameworks.keras.variables import (
     assign,
@@ -25,6 +26,7 @@ from colabkit.frameworks.keras.variables import (
     unlisted_variables,
 )
 from colabkit.frameworks.keras.watched_values import of_another_value, outdated, watched_by
+from colabkit.frameworks.second_names import Arrays, SecondNames
 from colabkit.frameworks.users_own import attributes_of
 
 
@@ -56,6 +58,9 @@ class Beside:
         self._callbacks = roots_of(None, of_keras)
         self._watched = watched_by(self._callbacks)
         self._watched_then: Mapping[str, Any] = {}
+        of_callbacks = CallbackPlaces(self._callbacks)
+        self._places = {"": of_callbacks}
+        self._shared = SecondNames(lambda: shareable(model), Arrays())
         self._names: dict[str, set[str]] = {}
         self._made: dict[str, set[str]] = {}
         self._plain: Memory | None = None
@@ -70,7 +75,8 @@ class Beside:
         self._put_back()
         self._constants = self._built_in_variables()
         self._plain = Memory(self._plain_roots, but=self._places_built_in())
-        self._plain.restore(self._kept_plain())
+        self._restore_plain()
+        self._shared.begin(self._places)
         self._names = {path: _filled(each) for path, each in self._callbacks.items()}
 
     def model_as_now(self, *, bytes_max: int | None = None) -> Callable[[], None]:
@@ -106,7 +112,7 @@ class Beside:
         if self._plain is None:
             return
         self._plain.put_back()
-        self._plain.restore(self._kept_plain())
+        self._restore_plain()
         made, had = self._made, self._kept.get("attributes", {})
         lacking = [
             callback
@@ -122,8 +128,14 @@ class Beside:
         put_back()
         self._inspect()
         self._put_back()
-        self._plain.restore(self._kept_plain())
+        self._restore_plain()
         self.has_begun_epoch()
+
+    def _restore_plain(self) -> None:
+        assert self._plain is not None  # noqa: S101  # for the type checker
+        self._shared.part(self._kept.get("names", {}), self._places)
+        self._plain.restore(self._kept_plain())
+        self._shared.join(self._places)
 
     def _places_built_in(self) -> frozenset[tuple[int, Any]]:
         """Returns where a compiled step finds what it has built in; a callback's own goes on."""
@@ -166,6 +178,7 @@ class Beside:
             f"{path} changes and holds {_one(kind)}, which no checkpoint can hold"
             for path, kind in lost.items()
         ]
+        found += self._shared.said()
         found += [
             f"{path} changes, which the compiled step has built in as it was (make it a variable"
             f"{' of the model' if backend_name() == 'jax' else ''})"
@@ -177,12 +190,18 @@ class Beside:
         """Returns their values by path."""
         self._note_constants()
         callbacks = self._callbacks.items()
+        plain, names = self._kept_plain(), self._kept.get("names", {})
+        if self._plain is not None:
+            plain = self._plain.changes()
+            self._places[""].note(plain)
+            names = self._shared.state_dict(self._places)
         return {
             "variables": {path: self._read(v) for path, v in self._variables.items()},
             "in_each_replica": values_in_each(self._variables),
             "generators": {path: state_of(g) for path, g in self._generators.items()},
             "made": {p: sorted(_filled(c) & self._made.get(p, set())) for p, c in callbacks},
-            "plain": self._kept_plain() if self._plain is None else self._plain.changes(),
+            "plain": plain,
+            "names": names,
             "watched": self._watched,
         }
 

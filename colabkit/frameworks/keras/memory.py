@@ -16,6 +16,7 @@ import numpy as np
 from colabkit.frameworks.keras.reach import Slot, is_entered, slots_within
 from colabkit.frameworks.keras.values import KerasValues
 from colabkit.frameworks.looks import Fingerprint, looks_into, trains_nothing
+from colabkit.frameworks.plain_values import can_be_made, sign_of
 from colabkit.frameworks.users_own import (
     attributes_of,
     carries_attributes,
@@ -57,8 +58,12 @@ class Memory:
         self._records: dict[str, Any] = {}
         self.lost: dict[str, str] = {}
         self._paths: set[str] = set()
+        # Of what class those objects are whose attributes follow by themselves.
+        self._kinds: dict[str, type] = {}
         for slot in self._slots():
             self._paths.add(slot.path)
+            if is_entered(slot.value):
+                self._kinds[slot.path] = type(slot.value)
             if (mark := _mark(slot.value)) is None:
                 self._looks[slot.path] = _look_at(slot.value)
                 continue
@@ -91,21 +96,32 @@ class Memory:
                 within.add(id(slot.value))
             if is_within:
                 continue  # of a value that is kept whole
-            if mark is None:
+            if mark is None and self._is_made(slot):
+                found[slot.path] = sign_of(slot.value)
+            elif mark is None:
                 self._note_lost(slot)
             elif slot.path in self._restored or mark != self._marks.get(slot.path):
                 found[slot.path] = _copy(slot.value)
-                self._note_late(slot)
+                if slot.path.rpartition(".")[0] not in found:
+                    self._note_late(slot)
         return found
+
+    def _is_made(self, slot: Slot) -> bool:
+        """Whether training has put an object there that the next session can make as well."""
+        if not (is_entered(slot.value) and can_be_made(slot.value)):
+            return False
+        is_another = self._kinds.get(slot.path) is not type(slot.value)
+        return is_another or slot.path in self._restored
 
     def restore(self, kept: Mapping[str, Any]) -> None:
         """Puts back what ``changes`` gave."""
-        owners, missing = {}, dict(kept)
+        owners: dict[str, Any] = {}
+        missing = dict(kept)
         for slot in list(self._slots()):
             owners[slot.path] = slot.value
             if slot.path in missing:
                 self._restored.add(slot.path)
-                _put(slot, missing.pop(slot.path))
+                owners[slot.path] = _put(slot, missing.pop(slot.path))
         for path, value in missing.items():
             self._put_anew(owners, path, value)
 
@@ -124,12 +140,13 @@ class Memory:
         """Whether it is the object that was there at first, whose fields follow by themselves."""
         return self._records.get(slot.path, _NOTHING) is slot.value
 
-    def _put_anew(self, owners: Mapping[str, Any], path: str, value: Any) -> None:
+    def _put_anew(self, owners: dict[str, Any], path: str, value: Any) -> None:
         """Gives an object an attribute that it had, and gets only later in a session."""
         owner, _, name = path.rpartition(".")
         if name.isidentifier() and carries_attributes(owners.get(owner)):
             self._restored.add(path)
-            set_attribute(owners[owner], name, copy.deepcopy(value))
+            owners[path] = _VALUES.put(None, copy.deepcopy(value))
+            set_attribute(owners[owner], name, owners[path])
 
     def _note_late(self, slot: Slot) -> None:
         """Takes down an object that training has made: the next session has none to go on with."""
@@ -158,10 +175,11 @@ def _copy(value: Any) -> Any:
     return copy.deepcopy(_VALUES.detached(value))
 
 
-def _put(slot: Slot, value: Any) -> None:
+def _put(slot: Slot, value: Any) -> Any:
     put = _VALUES.put(slot.value, copy.deepcopy(value))
     if put is not slot.value:
         slot.put(put)
+    return put
 
 
 def _mark(value: Any) -> Any:

@@ -146,7 +146,9 @@ class PythonAttributes:
         """Returns what is known of modules that hold other objects, or what nobody can save."""
         if self._more is None:
             every = self.memories.items()
-            self._more = {path: each for path, each in every if each.with_state or each.lost}
+            self._more = {
+                path: each for path, each in every if each.with_state or each.lost or each.may_share
+            }
         return self._more
 
     def every(self) -> dict[str, Attributes]:

@@ -29,6 +29,7 @@ class SmallState:
         sums: What metrics and batch normalization have in their ``state_dict``, and buffers of
             the user's own, by module that was given and key.
         settings: Rates and other numbers of the groups of each optimizer.
+        names: What of all objects' attributes is shared.
     """
 
     others: Mapping[str, Any]
@@ -36,6 +37,7 @@ class SmallState:
     python: Mapping[str, Any]
     sums: Mapping[str, Mapping[str, Any]]
     settings: Mapping[str, Any]
+    names: Mapping[str, Any]
 
     @classmethod
     def of(cls, state: TorchState, sections: Sequence[Section]) -> SmallState:
@@ -74,6 +76,7 @@ class SmallState:
                 for name, each in small_copies(sums, torch.is_tensor).items()
             },
             small_copies(settings, torch.is_tensor),
+            objects["names"],
         )
 
     def over(self, sections: Sequence[Section]) -> list[Section]:
@@ -88,6 +91,7 @@ class SmallState:
             python=dict.fromkeys(self.python),
             sums={name: dict.fromkeys(each) for name, each in self.sums.items()},
             settings={n: [dict.fromkeys(g) for g in each] for n, each in self.settings.items()},
+            names={},
         )
         return [self._in(each, nothing) for each in sections]
 
@@ -109,6 +113,7 @@ class SmallState:
                 "modules": modules,
                 "others": {**state["others"], **small.others},
                 "held": {**state["held"], **small.held},
+                "names": small.names,
             }
             if "optimizers" in state:
                 own = {
@@ -125,6 +130,7 @@ class SmallState:
 def put_small(state: TorchState, stored: Mapping[str, Any]) -> None:
     """Puts into the objects what ``SmallState.state_dict`` gave; what is not in it stays."""
     kept = deep_copy(dict(stored))
+    state.part_names(kept.get("names", {}))
     for name, optimizer in state.optimizers.items():
         settings = kept["settings"].get(name, [])
         for group, then in zip(optimizer.param_groups, settings, strict=False):
@@ -142,6 +148,7 @@ def put_small(state: TorchState, stored: Mapping[str, Any]) -> None:
         values = kept["python"].get(name, {}).get("values", {})
         state.put_attributes(name, {p: v for p, v in values.items() if is_metric(_at(module, p))})
     state.put_held(kept["held"])
+    state.join_names()
 
 
 def _put(optimizer: Any, settings: Sequence[Mapping[str, Any]]) -> Any:

@@ -12,6 +12,7 @@ from torch import nn
 from colabkit.checkpoint import NOTED, Section
 from colabkit.frameworks.attributes import Attributes
 from colabkit.frameworks.generators import find_generators, is_unseedable
+from colabkit.frameworks.second_names import SecondNames
 from colabkit.frameworks.torch import orphans
 from colabkit.frameworks.torch.code_memory import memory_of_code
 from colabkit.frameworks.torch.frozen_base import FrozenBase
@@ -43,6 +44,7 @@ from colabkit.frameworks.torch.restoring import (
     state_of,
 )
 from colabkit.frameworks.torch.savable import check_can_be_saved
+from colabkit.frameworks.torch.shared_memory import Tensors, shareable
 from colabkit.frameworks.torch.structure import (
     gone_since,
     left_out,
@@ -128,9 +130,12 @@ class TorchState:
         trained = (p for o in self.optimizers.values() for p in parameters_of(o))
         held = (p for module in self.modules.values() for p in module.parameters())
         weights = {id(p): p for p in (*held, *trained)}
+        of_run = {id(each): each for each in self._shareable().values()}
         for memory in self._memories().values():
+            memory.values.of_run = of_run
             if isinstance(memory.values, TensorValues):
                 memory.values.weights = weights
+        self._names = SecondNames(self._shareable, Tensors())
 
     def sections(self, *, of_optimizers: bool = True) -> list[Section]:
         """Returns the weights of each module and everything else, by reference.
@@ -184,6 +189,7 @@ class TorchState:
             self._forms, self._parts = forms, self._trees.parts(self.optimizers)
         # The memories have looked at their objects by now.
         state["held"] = self._held.state_dict(self._memories(all_of_them=False))
+        state["names"] = self._names_now()
         return [*weights, Section("objects", state, weights=False, moments="optimizers.")]
 
     def _beside_weights(
@@ -211,6 +217,7 @@ class TorchState:
     def restore(self, sections: Mapping[str, Any]) -> None:
         """Puts back what ``sections`` gave, each tensor to where the object lives now."""
         self._forms, self.changed, objects = None, (), sections["objects"]
+        self.part_names(objects.get("names", {}))
         for name, module in self.modules.items():
             kept = objects["modules"].get(name)
             if kept is None:  # a module without tensors is no part of the fingerprint
@@ -239,6 +246,7 @@ class TorchState:
                 kept = others[name]
                 load_other(value, cut_like(state_of(value), kept) if self.is_sharded else kept)
         self._held.load_state_dict(objects.get("held", {}))
+        self.join_names()
         self._trees.look()
 
     def buffers_of(self, name: str) -> Iterable[str]:
@@ -258,7 +266,20 @@ class TorchState:
         others = {n: state_of(o) for n, o in self.others.items() if n not in self.large}
         memories = self._memories(all_of_them=False)
         state = {"modules": modules, "others": others, "held": self._held.states(memories)}
+        state["names"] = self._names_now()
         return [*weights, Section("objects", state, weights=False)]
+
+    def _names_now(self) -> dict[str, Any]:
+        memories = {} if self.is_sharded else self._memories(all_of_them=False)
+        return self._names.state_dict(memories)
+
+    def part_names(self, names: Mapping[str, Any]) -> None:
+        """Parts what is not to share anything, before attributes are put back."""
+        self._names.part(names, self._memories())
+
+    def join_names(self) -> None:
+        """Gives back what shared something, as far as it is there."""
+        self._names.join(self._memories())
 
     def filled(self) -> list[object]:
         """Returns the objects whose attributes a checkpoint has changed, and what was put there."""
@@ -284,6 +305,8 @@ class TorchState:
     def begin(self) -> None:
         """Loads what could not be loaded before callbacks had begun."""
         self._held.load_waiting(self._memories())
+        self.join_names()
+        self._names.begin(self._memories(all_of_them=False))
         self._trees.look()
         self._hooks.begin()
         for values in self._values.values():
@@ -302,6 +325,9 @@ class TorchState:
             self._trees.look()
             parts = self._trees.parts(self.optimizers)
         return parts
+
+    def _shareable(self) -> dict[str, Any]:
+        return shareable(self._trees, {**self.others, **self.optimizers})
 
     def _memories(self, *, all_of_them: bool = True) -> dict[str, Attributes]:
         """Returns what is known of attributes, by the names of the objects.
@@ -327,6 +353,7 @@ class TorchState:
             f"{path} ({kind}) changes in training and cannot be saved"
             for path, kind in lost.items()
         ]
+        changed += self._names.said()
         moved = [f"{n}.{each}" for n, values in self._values.items() for each in values.moved]
         moved += [f"{n}.{each}" for n, keys in self._gone.items() for each in keys]
         moved += groups_of_strangers(self._groups, self._groups_at_start)

@@ -32,6 +32,7 @@ class TensorValues(PlainValues):
     """What a checkpoint can hold of the attributes that PyTorch's objects have."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.weights: Mapping[int, torch.Tensor] = {}
         """By identity, the weights of the run, which it saves by another way."""
 
@@ -39,6 +40,8 @@ class TensorValues(PlainValues):
         """Returns what differs once a value has changed, None for a value that is not plain."""
         if not isinstance(value, torch.Tensor):
             return super().mark(self._by_number(value), depth)
+        if id(value) in self.of_run:
+            return type(value), id(value)
         if id(value) in self.weights or not can_be_stored(value):
             return None
         if value.grad_fn is not None and value.numel() * value.itemsize > _ACTIVATION_BYTES_MAX:
@@ -85,7 +88,7 @@ class TensorValues(PlainValues):
 
     def detached(self, value: Any) -> Any:
         """Returns what goes into the checkpoint for a value."""
-        if isinstance(value, torch.Tensor):
+        if isinstance(value, torch.Tensor) and id(value) not in self.of_run:
             return value.detach()
         return super().detached(self._by_number(value))
 

@@ -1,0 +1,72 @@
+"""Paths from an object to what it keeps: ``rows[0].mean``."""
+
+from __future__ import annotations
+
+import ast
+import collections
+import re
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from colabkit.frameworks.users_own import attributes_of, set_attribute
+
+Step = tuple[Literal["attribute", "item"], Any]
+_STEP = re.compile(
+    r"""\[(?P<key>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^\]]*)\]|\.?(?P<name>[^.\[]+)"""
+)
+_NOTHING = object()
+
+
+def steps_of(path: str) -> list[Step]:
+    """Returns the attributes and items on a path.
+
+    Example:
+        >>> steps_of("rows['a.b'].mean")
+        [('attribute', 'rows'), ('item', 'a.b'), ('attribute', 'mean')]
+    """
+    found: list[Step] = []
+    for each in _STEP.finditer(path):
+        if each["name"] is not None:
+            found.append(("attribute", each["name"]))
+        else:
+            found.append(("item", ast.literal_eval(each["key"])))
+    return found
+
+
+def reached(owner: Any, steps: Sequence[Step]) -> Any:
+    """Returns what steps lead to, None where they lead nowhere."""
+    for kind, key in steps:
+        if kind == "item":
+            owner = _item_of(owner, key)
+        else:
+            own = attributes_of(owner).get(key, _NOTHING)
+            owner = getattr(owner, key, None) if own is _NOTHING else own
+    return owner
+
+
+def _item_of(holder: Any, key: Any) -> Any:
+    if isinstance(holder, dict):
+        return dict.get(holder, key)
+    is_row = isinstance(holder, list | tuple | collections.deque)
+    return holder[key] if is_row and key < len(holder) else None
+
+
+def can_be_put(owner: Any, steps: Sequence[Step]) -> bool:
+    """Whether something else can be put where steps lead: no tuple can be given other items."""
+    *above, (kind, _) = steps
+    return kind == "attribute" or isinstance(reached(owner, above), list | dict | collections.deque)
+
+
+def put_at(owner: Any, steps: Sequence[Step], value: Any) -> bool:
+    """Puts a value where steps lead; returns whether they lead anywhere."""
+    *above, (kind, key) = steps
+    holder = reached(owner, above)
+    if kind == "attribute":
+        if holder is not None:
+            set_attribute(holder, key, value)
+        return holder is not None
+    is_row = isinstance(holder, list | collections.deque) and key < len(holder)
+    if is_row or isinstance(holder, dict):
+        holder[key] = value
+        return True
+    return False

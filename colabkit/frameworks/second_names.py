@@ -1,0 +1,268 @@
+"""What attributes share: one object by several names, and arrays that lie in one memory.
+
+``self.row = []; self.rows.append(self.row)`` makes a second name for a list. By itself a resume
+would give each name a list of its own, and what the one gets, the other would lack.
+"""
+
+from __future__ import annotations
+
+import collections
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from colabkit.frameworks.plain_values import can_be_made
+
+OF_RUN = "="
+"""Stands before the name of an object of the run, in the place of a memory's."""
+_CONTAINERS = (list, dict, set, collections.deque)
+_ROUNDS_MAX = 4
+Place = tuple[str, str]
+"""The name of a memory, or of an object of the run, and the path from there."""
+
+
+class Keeper(Protocol):
+    """What knows of some objects' attributes, each by a path.
+
+    Attributes:
+        may_share: Whether training has changed more of them than numbers and words.
+    """
+
+    may_share: bool
+
+    def places(self) -> Iterator[tuple[str, Any]]:
+        """Yields what may be shared, by path."""
+
+    def at(self, path: str) -> Any:
+        """Returns what a path leads to, None where it leads nowhere."""
+
+    def can_be_put(self, path: str) -> bool:
+        """Whether something else can be put there."""
+
+    def put_at(self, path: str, value: Any) -> bool:
+        """Puts a value there; returns whether it leads anywhere."""
+
+
+class Arrays:
+    """What is known of arrays that share memory; a framework adds its tensors."""
+
+    def memory_of(self, value: Any) -> Any:
+        """Returns what is the same for all arrays in one memory; None for what is no array."""
+        if not isinstance(value, np.ndarray) or value.dtype.hasobject:
+            return None
+        while isinstance(value.base, np.ndarray):
+            value = value.base
+        return "numpy", value.__array_interface__["data"][0]
+
+    def bounds_of(self, value: Any) -> tuple[int, int]:
+        """Returns the addresses of its first byte and of the one behind its last."""
+        return np.lib.array_utils.byte_bounds(value)
+
+    def form_of(self, value: Any, within: Any) -> list[Any] | None:
+        """Returns, as plain values, how an array lies in another; None where that is not to be."""
+        are_arrays = isinstance(value, np.ndarray) and isinstance(within, np.ndarray)
+        if not are_arrays or not within.flags.c_contiguous:
+            return None
+        offset = value.__array_interface__["data"][0] - self.bounds_of(within)[0]
+        return [offset, [*value.shape], [*value.strides], value.dtype.str, [*within.shape]]
+
+    def made(self, form: Sequence[Any], within: Any) -> Any:
+        """Returns an array that lies in another so; None where that is not as it was."""
+        offset, shape, strides, dtype, whole = form
+        if not isinstance(within, np.ndarray) or [*within.shape] != [*whole]:
+            return None
+        if not within.flags.c_contiguous:
+            return None
+        return np.ndarray(tuple(shape), dtype, within, offset, tuple(strides))
+
+    def copy_of(self, value: Any) -> Any:
+        """Returns an array of its own."""
+        return value.copy()
+
+
+class SecondNames:
+    """Keeps from session to session what is shared.
+
+    Args:
+        known: Gives the objects of the run that may be shared, by name.
+        arrays: What is known of arrays.
+    """
+
+    def __init__(self, known: Callable[[], Mapping[str, Any]], arrays: Arrays) -> None:
+        self._known, self._arrays = known, arrays
+        self._at_first: set[Place] = set()
+        self._waiting: Mapping[str, Any] = {}
+        # By place, of what kind is what got a second name that no resume can give.
+        self._lost: dict[Place, str] = {}
+
+    def state_dict(self, memories: Mapping[str, Keeper]) -> dict[str, Any]:
+        """Returns, as plain values, what is shared of what memories keep as of their last look."""
+        if not any(memory.may_share for memory in memories.values()):
+            return {}
+        places = self._places(memories)
+        same = _same_in(places)
+        views, unlike = self._views_in(places)
+        unlike |= self._fixed(same, memories)
+        for place in unlike - self._at_first:
+            self._lost.setdefault(place, type(places[place]).__name__)
+        return {
+            "looked": [*memories],
+            "same": [[[*place] for place in group] for group in same],
+            "views": [[[*place], [*whole], form] for place, whole, form in views],
+        }
+
+    def begin(self, memories: Mapping[str, Keeper]) -> None:
+        """Takes down what a session begins with: the next one does as well."""
+        places = self._places(memories)
+        _, unlike = self._views_in(places)
+        self._at_first = unlike | self._fixed(_same_in(places), memories)
+
+    def said(self) -> list[str]:
+        """Returns a phrase on each second name that no resume can give."""
+        return [
+            f"{name}.{path} ({kind})".lstrip(".")
+            + " is a second name since, and after a resume a thing of its own"
+            for (name, path), kind in self._lost.items()
+        ]
+
+    def _fixed(self, same: Sequence[Sequence[Place]], memories: Mapping[str, Keeper]) -> set[Place]:
+        """Returns second names that nobody can give anew: tuples have them."""
+        return {p for group in same for p in group[1:] if not _can_be_put(memories, p)}
+
+    def part(self, state: Mapping[str, Any], memories: Mapping[str, Keeper]) -> None:
+        """Gives each name that shared nothing a thing of its own, before it is filled."""
+        self._waiting = state
+        looked = {name: memories[name] for name in state.get("looked", ()) if name in memories}
+        groups = {_place(p): n for n, group in enumerate(state.get("same", ())) for p in group}
+        views = [(_place(place), _place(whole)) for place, whole, _ in state.get("views", ())]
+        for _ in range(_ROUNDS_MAX if looked else 0):
+            places = self._places(looked)
+            pairs = [
+                (group[0], place)
+                for group in _same_in(places)
+                for place in group[1:]
+                if groups.get(place, place) != groups.get(group[0])
+            ]
+            rows, unlike = self._views_in(places)
+            pairs += [(whole, p) for p, whole, _ in rows if (p, whole) not in views]
+            pairs += [(place, place) for place in unlike]
+            given = [self._give_own(looked, place, places[place]) for _, place in pairs]
+            if not any(given):
+                break
+
+    def join(self, memories: Mapping[str, Keeper]) -> None:
+        """Gives back what shared one thing, as far as it is there."""
+        state, known = self._waiting, self._known()
+        for group in state.get("same", ()):
+            first, *others = map(_place, group)
+            value = _value_at(first, memories, known)
+            for place in others if value is not None else ():
+                if _value_at(place, memories, known) is not value:
+                    _put(memories, place, value)
+        for place, whole, form in state.get("views", ()):
+            within = _value_at(_place(whole), memories, known)
+            value = None if within is None else self._arrays.made(form, within)
+            if value is not None:
+                _put(memories, _place(place), value)
+
+    def _places(self, memories: Mapping[str, Keeper]) -> dict[Place, Any]:
+        """Returns what may be shared, the objects of the run first."""
+        found = {
+            (name, path): value
+            for name, memory in memories.items()
+            for path, value in memory.places()
+        }
+        memory_of = self._arrays.memory_of
+        ids = {id(value): memory_of(value) for value in found.values()}
+        shared = set(ids.values()) - {None}
+        known = {
+            (OF_RUN, name): value
+            for name, value in self._known().items()
+            if id(value) in ids or (shared and memory_of(value) in shared)
+        }
+        of_run = {id(value) for value in known.values()}
+        kept = {p: v for p, v in found.items() if id(v) in of_run or self._can_be_shared(v)}
+        return known | kept
+
+    def _can_be_shared(self, value: Any) -> bool:
+        """Whether a second name for a value makes a difference, and can be given again."""
+        is_container = isinstance(value, _CONTAINERS)
+        return is_container or self._arrays.memory_of(value) is not None or can_be_made(value)
+
+    def _views_in(
+        self, places: Mapping[Place, Any]
+    ) -> tuple[list[tuple[Place, Place, list[Any]]], set[Place]]:
+        """Returns how arrays lie in others, and the places of those that overlap otherwise."""
+        by_memory: dict[Any, dict[int, Place]] = collections.defaultdict(dict)
+        for place, value in places.items():
+            if (memory := self._arrays.memory_of(value)) is not None:
+                by_memory[memory].setdefault(id(value), place)
+        found, unlike = [], set()
+        for sharing in by_memory.values():
+            rows = sorted(sharing.values(), key=lambda p: (p[0] != OF_RUN, -places[p].nbytes))
+            for number, place in enumerate(rows):
+                if place[0] == OF_RUN:
+                    continue
+                form = None
+                for whole in self._overlapping(place, rows[:number], places):
+                    if (form := self._form_of(places[place], places[whole])) is not None:
+                        found.append((place, whole, form))
+                        break
+                    unlike.add(place)
+                if form is not None:
+                    unlike.discard(place)
+        return found, unlike
+
+    def _overlapping(
+        self, place: Place, others: Sequence[Place], places: Mapping[Place, Any]
+    ) -> Iterator[Place]:
+        begin, end = self._arrays.bounds_of(places[place])
+        for other in others:
+            first, last = self._arrays.bounds_of(places[other])
+            if begin < last and first < end:
+                yield other
+
+    def _form_of(self, value: Any, within: Any) -> list[Any] | None:
+        begin, end = self._arrays.bounds_of(value)
+        first, last = self._arrays.bounds_of(within)
+        return self._arrays.form_of(value, within) if first <= begin and end <= last else None
+
+    def _give_own(self, memories: Mapping[str, Keeper], place: Place, value: Any) -> bool:
+        """Puts a copy where a second name is; returns whether that could be done."""
+        if place[0] == OF_RUN:
+            return False
+        if self._arrays.memory_of(value) is not None:
+            return _put(memories, place, self._arrays.copy_of(value))
+        return self._can_be_shared(value) and _put(memories, place, copy.copy(value))
+
+
+def _same_in(places: Mapping[Place, Any]) -> list[list[Place]]:
+    """Returns the places of each thing that has several, in their order."""
+    groups: dict[int, list[Place]] = collections.defaultdict(list)
+    for place, value in places.items():
+        groups[id(value)].append(place)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _place(saved: Sequence[str]) -> Place:
+    name, path = saved
+    return name, path
+
+
+def _value_at(place: Place, memories: Mapping[str, Keeper], known: Mapping[str, Any]) -> Any:
+    name, path = place
+    if name == OF_RUN:
+        return known.get(path)
+    return memories[name].at(path) if name in memories else None
+
+
+def _can_be_put(memories: Mapping[str, Keeper], place: Place) -> bool:
+    name, path = place
+    return name == OF_RUN or memories[name].can_be_put(path)
+
+
+def _put(memories: Mapping[str, Keeper], place: Place, value: Any) -> bool:
+    name, path = place
+    return name in memories and memories[name].put_at(path, value)
