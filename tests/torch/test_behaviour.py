@@ -722,6 +722,17 @@ def test_another_number_of_threads_is_said(tmp_path):
     assert any("CPU threads" in said for said in verdict.reasons)
 
 
+def test_another_default_dtype_is_said(tmp_path):
+    model, data = network(), [(torch.ones(8, 6), torch.zeros(8).long())]
+    colabkit.fit(model, data, tmp_path, **QUIET)
+    torch.set_default_dtype(torch.float64)
+    try:
+        verdict = colabkit.fit(model, data, tmp_path, epochs=2, **QUIET).verdict
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert "default dtype was torch.float32, is torch.float64" in verdict.reasons
+
+
 def test_a_proof_finds_the_run_exact():
     proof = colabkit.verify_resume(network(), loader(), kills=2)
     assert proof.exact

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import platform
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-import numpy as np
 import torch
 
 from colabkit.checkpoint import NOTED, Cutter, Section, TensorBackend, TensorSpec
@@ -22,6 +20,7 @@ from colabkit.frameworks.torch import pieces
 from colabkit.frameworks.torch.backend import TorchBackend
 from colabkit.frameworks.torch.carried import carried
 from colabkit.frameworks.torch.compare import note, record
+from colabkit.frameworks.torch.device import environment_on
 from colabkit.frameworks.torch.evaluating import evaluation_mark, weights_mark
 from colabkit.frameworks.torch.modules_beside import ModulesBeside
 from colabkit.frameworks.torch.optimizer_hooks import OptimizerHooks, put_back
@@ -405,17 +404,7 @@ class TorchAdapter:
 
     def environment(self) -> dict[str, Any]:
         """Returns what must be the same for the same bits."""
-        on_gpu = self.device.type == "cuda"
-        return {
-            "device": torch.cuda.get_device_name(self.device) if on_gpu else self.device.type,
-            "processor": "" if on_gpu else torch.backends.cpu.get_cpu_capability(),
-            "CPU_threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "python": ".".join(platform.python_version_tuple()[:2]),
-            # Kernels round the last elements of a piece as they do not round those in mid-tensor.
-            "weights": f"in {process_count()} pieces" if self._state.is_sharded else "whole",
-        }
+        return environment_on(self.device, in_pieces=self._state.is_sharded)
 
     def reasons(self) -> tuple[str, ...]:
         """Returns what of the framework's settings stands against exactness."""

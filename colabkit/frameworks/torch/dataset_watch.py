@@ -36,7 +36,7 @@ class DatasetWatch:
 
     def note(self) -> None:
         """Takes down what they are: a pass begins, or the dataset itself has just fetched."""
-        self._noted = dict(_simple_in(self._dataset))
+        self._noted = dict(simple_in(self._dataset))
 
     def end(self) -> None:
         """Forgets it: between two passes a loop may change what it likes."""
@@ -45,7 +45,7 @@ class DatasetWatch:
     def look(self) -> None:
         """Compares what they are with what was taken down."""
         if self._noted is not None:
-            now = dict(_simple_in(self._dataset))
+            now = dict(simple_in(self._dataset))
             self.compare(self._noted, now)
 
     def compare(self, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -105,7 +105,8 @@ def _of_class(kind: type) -> dict[str, Any]:
     return {n: value for n, value in own if type(value) in UNCHANGING and not n.startswith("__")}
 
 
-def _simple_in(dataset: Any) -> Iterator[tuple[str, Any]]:
+def simple_in(dataset: Any) -> Iterator[tuple[str, Any]]:
+    """Yields the numbers, switches and words of an object and its parts, by path."""
     parts: list[tuple[str, Any]] = [("", dataset)]
     for prefix, part in parts:
         for name, value in {**_of_class(type(part)), **attributes_of(part)}.items():

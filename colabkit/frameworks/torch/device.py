@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import platform
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn.utils.rnn import PackedSequence
 
 from colabkit.errors import ArgumentError
+from colabkit.frameworks.processes import process_count
 from colabkit.runtime import preferred_device
 
 _PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -104,3 +107,24 @@ def moved(batch: Any, device: torch.device) -> Any:
     if isinstance(batch, list | tuple):
         return type(batch)(moved(value, device) for value in batch)
     return batch
+
+
+def environment_on(device: torch.device, *, in_pieces: bool) -> dict[str, Any]:
+    """Returns what must be the same for the same bits.
+
+    Args:
+        device: Where the weights are.
+        in_pieces: Whether each process has pieces of them.
+    """
+    on_gpu = device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(device) if on_gpu else device.type,
+        "processor": "" if on_gpu else torch.backends.cpu.get_cpu_capability(),
+        "CPU_threads": torch.get_num_threads(),
+        "default_dtype": str(torch.get_default_dtype()),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": ".".join(platform.python_version_tuple()[:2]),
+        # Kernels round the last elements of a piece as they do not round those in mid-tensor.
+        "weights": f"in {process_count()} pieces" if in_pieces else "whole",
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from colabkit.errors import ArgumentError
 from colabkit.frameworks.own_generators import TRIES_MAX, OwnGenerators
 from colabkit.frameworks.seeding import derive
 from colabkit.frameworks.torch.compare import batch_digest
+from colabkit.frameworks.torch.fetch_counts import FetchCounts
 from colabkit.frameworks.torch.randomness import (
     global_states,
     own_generator_state,
@@ -37,10 +39,17 @@ class BatchRequest(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """A batch, and whether random numbers were drawn for it."""
+    """A batch, and what fetching it was seen to do.
+
+    Attributes:
+        batch: The batch.
+        drew: Whether random numbers were drawn for it.
+        counts: The numbers that the dataset and its code have since.
+    """
 
     batch: Any
     drew: bool
+    counts: Mapping[str, Any] = types.MappingProxyType({})
 
 
 def own_generators(*roots: object) -> OwnGenerators:
@@ -79,7 +88,11 @@ class RequestDataset(torch_data.Dataset[Any]):
         before, batch = self._drawn(request)
         if not request.is_trial:
             return batch
-        return Trial(batch, drew=batch_digest(self._states()) != before)
+        return Trial(batch, batch_digest(self._states()) != before, self.counts().now())
+
+    def counts(self) -> FetchCounts:
+        """Returns what looks at the numbers that its fetches change."""
+        return FetchCounts(self.dataset, self._collate)
 
     def _drawn(self, request: BatchRequest) -> tuple[object, Any]:
         """Returns a batch, and of a trial where generators stood before it."""

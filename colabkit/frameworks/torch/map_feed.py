@@ -52,6 +52,7 @@ class MapFeed:
         self._repeats: bool | None = None
         self._may_keep = _outlives_its_use(loader)
         self._keeps_drawn = False
+        self._goes_by: list[str] = []
         # PyTorch's own collation stacks into new tensors; any other may hand out what it keeps.
         self._stacks = self._collated and loader.collate_fn is torch_data.default_collate
         self._hand_out: Callable[[Any], Any] = aligned
@@ -216,6 +217,8 @@ class MapFeed:
             # One fetches first and last.
             is_kept = trials[0].drew and not trials[-1].drew
             self._keeps_drawn = is_kept and self._may_keep
+            then, now = trials[0].counts, trials[-1].counts
+            self._goes_by = self._dataset.counts().gone_by(then, now)
             yield self._hand_out(batches[-1])
 
     def state(self) -> object:
@@ -247,6 +250,11 @@ class MapFeed:
             found.append(
                 "the dataset keeps what it has drawn for a sample, in a cache say, which a resume"
                 " begins anew"
+            )
+        if self._goes_by and self._repeats:
+            found.append(
+                f"the data counts in {', '.join(self._goes_by)} what it fetches, and goes by that:"
+                " a resume begins it anew"
             )
         self._watch.look()
         self._watch.compare(self._versions, versions_of(self._loader))
