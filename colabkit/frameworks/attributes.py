@@ -232,6 +232,7 @@ class Attributes:
     def places(self) -> Iterator[tuple[str, Any]]:
         """Yields what is kept and may be shared, by path: objects, arrays, and what rows hold."""
         own = self._own()
+        yield "", self.owner
         yield from self._entered.items()  # by this path go their attributes
         for path, value in {**own, **self._again}.items():
             yield from _within(path, value)

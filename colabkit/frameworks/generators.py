@@ -371,6 +371,29 @@ def restore_generator(generator: object, state: Any) -> None:
         generator.setstate(state)
 
 
+def generator_with(state: Any, there: object = None) -> Any:
+    """Returns a generator with what ``generator_state`` gave: the one there, if it is of its kind.
+
+    Example:
+        >>> there = random.Random(7)
+        >>> generator_with(there.getstate(), there) is there
+        True
+        >>> generator_with(np.random.default_rng(7).bit_generator.state, there).integers(10)
+        np.int64(9)
+    """
+    made: Any = random.Random()  # noqa: S311
+    if isinstance(state, Mapping) and "has_gauss" in state:
+        made = np.random.RandomState()
+    elif isinstance(state, Mapping):
+        made = np.random.Generator(getattr(np.random, state["bit_generator"])())
+    is_alike = type(there) is type(made)
+    if is_alike and isinstance(there, np.random.Generator):
+        is_alike = type(there.bit_generator) is type(made.bit_generator)
+    found = there if is_alike else made
+    restore_generator(found, state)
+    return found
+
+
 def is_own_generator(value: object) -> bool:
     """Whether it is a generator of random or NumPy, and a user's own, which can be replayed."""
     is_global = any(value is each for each in _GLOBAL)

@@ -53,12 +53,16 @@ def _item_of(holder: Any, key: Any) -> Any:
 
 def can_be_put(owner: Any, steps: Sequence[Step]) -> bool:
     """Whether something else can be put where steps lead: no tuple can be given other items."""
+    if not steps:
+        return False
     *above, (kind, _) = steps
     return kind == "attribute" or isinstance(reached(owner, above), list | dict | collections.deque)
 
 
 def put_at(owner: Any, steps: Sequence[Step], value: Any) -> bool:
     """Puts a value where steps lead; returns whether they lead anywhere."""
+    if not steps:
+        return False
     *above, (kind, key) = steps
     holder = reached(owner, above)
     if kind == "attribute":

@@ -113,9 +113,10 @@ class PlainValues:
         """Returns where a random generator is, where these values keep any; else None."""
         del value
 
-    def restore_generator(self, generator: Any, state: Any) -> None:
-        """Puts it back there."""
-        del generator, state
+    def restored_generator(self, generator: Any, state: Any) -> Any:
+        """Returns one that is there: the one that stands in its place, where it can be."""
+        del state
+        return generator
 
     def place_of(self, owner: Any) -> Any:
         """Returns where tensors belong that an object keeps, None where nothing says so."""
@@ -214,8 +215,7 @@ class PlainValues:
         if sign == _OBJECT:
             return _object_at(held, there)
         if sign == _GENERATOR:
-            self.restore_generator(there, held)
-            return there
+            return self.restored_generator(there, held)
         base, (items, attributes) = base_of(there), held
         if base is None:
             return items

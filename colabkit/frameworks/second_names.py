@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import collections
 import copy
+import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from colabkit.frameworks.plain_values import can_be_made
+from colabkit.frameworks.users_own import is_of_users_class
 
 OF_RUN = "="
 """Stands before the name of an object of the run, in the place of a memory's."""
@@ -46,7 +48,13 @@ class Keeper(Protocol):
 
 
 class Arrays:
-    """What is known of arrays that share memory; a framework adds its tensors."""
+    """What is known of arrays that share memory; a framework adds its tensors.
+
+    Attributes:
+        generators: The kinds of random generators.
+    """
+
+    generators: tuple[type, ...] = (random.Random, np.random.Generator, np.random.RandomState)
 
     def memory_of(self, value: Any) -> Any:
         """Returns what is the same for all arrays in one memory; None for what is no array."""
@@ -54,7 +62,7 @@ class Arrays:
             return None
         while isinstance(value.base, np.ndarray):
             value = value.base
-        return "numpy", value.__array_interface__["data"][0]
+        return "cpu", value.__array_interface__["data"][0]
 
     def bounds_of(self, value: Any) -> tuple[int, int]:
         """Returns the addresses of its first byte and of the one behind its last."""
@@ -111,6 +119,7 @@ class SecondNames:
             "looked": [*memories],
             "same": [[[*place] for place in group] for group in same],
             "views": [[[*place], [*whole], form] for place, whole, form in views],
+            "unlike": [[*place] for place in unlike],
         }
 
     def begin(self, memories: Mapping[str, Keeper]) -> None:
@@ -129,7 +138,8 @@ class SecondNames:
 
     def _fixed(self, same: Sequence[Sequence[Place]], memories: Mapping[str, Keeper]) -> set[Place]:
         """Returns second names that nobody can give anew: tuples have them."""
-        return {p for group in same for p in group[1:] if not _can_be_put(memories, p)}
+        every = (place for group in same for place in group[1:])
+        return {place for place in every if place[1] and not _can_be_put(memories, place)}
 
     def part(self, state: Mapping[str, Any], memories: Mapping[str, Keeper]) -> None:
         """Gives each name that shared nothing a thing of its own, before it is filled."""
@@ -137,6 +147,7 @@ class SecondNames:
         looked = {name: memories[name] for name in state.get("looked", ()) if name in memories}
         groups = {_place(p): n for n, group in enumerate(state.get("same", ())) for p in group}
         views = [(_place(place), _place(whole)) for place, whole, _ in state.get("views", ())]
+        unlike_then = {_place(each) for each in state.get("unlike", ())}
         for _ in range(_ROUNDS_MAX if looked else 0):
             places = self._places(looked)
             pairs = [
@@ -147,7 +158,7 @@ class SecondNames:
             ]
             rows, unlike = self._views_in(places)
             pairs += [(whole, p) for p, whole, _ in rows if (p, whole) not in views]
-            pairs += [(place, place) for place in unlike]
+            pairs += [(place, place) for place in unlike - unlike_then]
             given = [self._give_own(looked, place, places[place]) for _, place in pairs]
             if not any(given):
                 break
@@ -188,8 +199,9 @@ class SecondNames:
 
     def _can_be_shared(self, value: Any) -> bool:
         """Whether a second name for a value makes a difference, and can be given again."""
-        is_container = isinstance(value, _CONTAINERS)
-        return is_container or self._arrays.memory_of(value) is not None or can_be_made(value)
+        if isinstance(value, (*_CONTAINERS, *self._arrays.generators)) or can_be_made(value):
+            return True
+        return self._arrays.memory_of(value) is not None or is_of_users_class(type(value))
 
     def _views_in(
         self, places: Mapping[Place, Any]
@@ -235,7 +247,8 @@ class SecondNames:
             return False
         if self._arrays.memory_of(value) is not None:
             return _put(memories, place, self._arrays.copy_of(value))
-        return self._can_be_shared(value) and _put(memories, place, copy.copy(value))
+        is_copied = isinstance(value, _CONTAINERS) or can_be_made(value)
+        return is_copied and _put(memories, place, copy.copy(value))
 
 
 def _same_in(places: Mapping[Place, Any]) -> list[list[Place]]:

@@ -7,7 +7,9 @@ as well; where names were one thing at first and are two since, they stay two.
 from __future__ import annotations
 
 import collections
+import copy
 import dataclasses
+import random
 from typing import Any
 
 import numpy as np
@@ -163,6 +165,70 @@ class OfRun(Heated):
             self.group["weight_decay"] = 0.1 / self.steps
 
 
+class Later(Heated):
+    """Takes a copy of the model, its weights, and what the optimizer and NumPy have of memory."""
+
+    average = None
+
+    def begin(self, is_new: bool, loss: float) -> None:
+        if self.steps == 3:
+            self.average = copy.deepcopy(self.model)
+            self.weights = list(self.average.parameters())
+            self.momentum = self.optimizer.state[self.model[0].weight]["momentum_buffer"]
+            self.array = self.model[3].bias.detach().numpy()
+        if self.average is not None:
+            for own, other in zip(self.weights, self.model.parameters(), strict=True):
+                own.data.lerp_(other.data, 0.1)
+            self.momentum.mul_(0.9)
+            self.array *= 0.99
+            self.model[0].bias.data.lerp_(self.average[0].bias.data, 0.5)
+
+
+class Node:
+    def __init__(self, value: float) -> None:
+        self.value, self.below, self.above = value, [], None
+
+
+class Tree(Heated):
+    """Grows a tree whose parts know what is above them, and draws from a generator made late."""
+
+    def __init__(self, *made: Any) -> None:
+        super().__init__(*made)
+        self.root = self.at = Node(0.0)
+        self.first, self.source, self.owner = random.Random(3), None, None
+
+    def begin(self, is_new: bool, loss: float) -> None:
+        if is_new:
+            node = Node(1.0)
+            self.at.below.append(node)
+            node.above, self.owner = self.at, self
+            self.at = node if self.steps % 8 else self.root
+            self.source, self.other = np.random.default_rng(self.steps), self.first
+        self.at.value += self.source.random() + self.other.random() + self.first.random()
+        if self.at.above is not None:
+            self.at.above.value += 1
+        self.owner.steps += 0
+
+    def heat(self) -> float:
+        return self.root.value + sum(each.value for each in self.root.below)
+
+
+class Overlapping(Heated):
+    """Has slices that overlap, and no longer the array in which both lie."""
+
+    def __init__(self, *made: Any) -> None:
+        super().__init__(*made)
+        array = np.zeros(5)
+        self.one, self.other, self.rows = array[:3], array[2:], []
+
+    def begin(self, is_new: bool, loss: float) -> None:
+        self.rows.append([loss])
+        self.one += loss
+
+    def heat(self) -> float:
+        return float(self.other.sum())
+
+
 class Pair(Heated):
     """Two objects of a callback's, of which one takes what the other has."""
 
@@ -180,13 +246,28 @@ class Pair(Heated):
         return sum(self.other.parts)
 
 
-@pytest.mark.parametrize("kind", [Rows, ByName, Meters, RowOfMeters, Parting, Views, OfRun, Pair])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        Rows,
+        ByName,
+        Meters,
+        RowOfMeters,
+        Parting,
+        Views,
+        OfRun,
+        Later,
+        Tree,
+        Overlapping,
+        Pair,
+    ],
+)
 def test_what_a_callback_shares_and_makes_goes_on(kind, tmp_path):
     made: list[Any] = []
 
     def make() -> dict[str, Any]:
         model = network()
-        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
         made.append(kind(model, optimizer))
         return {"model": model, "optimizer": optimizer, "callbacks": [made[-1]]}
 

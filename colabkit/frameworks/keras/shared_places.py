@@ -33,6 +33,7 @@ class CallbackPlaces:
 
     def places(self) -> Iterator[tuple[str, Any]]:
         """Yields what may be shared, by path."""
+        yield from self._callbacks.items()
         for slot in slots_within(self._callbacks):
             if self._begins(slot.path) and "~" not in slot.path:
                 yield slot.path, slot.value
@@ -57,7 +58,7 @@ class CallbackPlaces:
 
     def _split(self, path: str) -> tuple[Any, str]:
         for name, callback in self._callbacks.items():
-            if path.startswith(f"{name}."):
+            if path == name or path.startswith(f"{name}."):
                 return callback, path.removeprefix(name)
         return None, path
 

@@ -174,6 +174,16 @@ class HeldObjects:
             memory.state_dict()
         return self._found(memories)
 
+    def tensors(self, memories: Mapping[str, Attributes]) -> dict[str, torch.Tensor]:
+        """Returns the weights and buffers of the modules among them, by path and name."""
+        found = self._found(memories).items()
+        modules = {path: each for path, each in found if isinstance(each, nn.Module)}
+        return {
+            f"{path}.{name}": tensor
+            for path, each in modules.items()
+            for name, tensor in (*each.named_parameters(), *each.named_buffers())
+        }
+
     def _found(self, memories: Mapping[str, Attributes]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for name, memory in memories.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,15 +27,28 @@ def shareable(trees: Mapping[str, ModuleTree], others: Mapping[str, Any]) -> dic
     found = dict(others)
     for name, each in others.items():
         if isinstance(each, torch.optim.Optimizer):
-            found |= {f"{name}.{n}": group for n, group in enumerate(each.param_groups)}
+            found |= {f"{name}.{key}": value for key, value in _within(each)}
     for name, tree in trees.items():
         for parts in (tree.modules, tree.parameters, tree.buffers):
             found |= {f"{name}.{path}" if path else name: each for path, each in parts.items()}
     return found
 
 
+def _within(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Any]]:
+    """Yields the groups of an optimizer, and what it keeps for each weight."""
+    number = 0
+    for place, group in enumerate(optimizer.param_groups):
+        yield f"group {place}", group
+        for parameter in group["params"]:
+            for name, value in optimizer.state.get(parameter, {}).items():
+                yield f"weight {number}.{name}", value
+            number += 1
+
+
 class Tensors(Arrays):
     """What is known of tensors that share memory, and of arrays."""
+
+    generators = (*Arrays.generators, torch.Generator)
 
     def memory_of(self, value: Any) -> Any:
         """Returns what is the same for all tensors in one memory; None for what is none."""
@@ -57,7 +70,7 @@ class Tensors(Arrays):
     def form_of(self, value: Any, within: Any) -> list[Any] | None:
         """Returns, as plain values, how a tensor lies in another; None where that is not to be."""
         if not isinstance(value, torch.Tensor):
-            return super().form_of(value, within)
+            return super().form_of(value, _as_array(within))
         if not isinstance(within, torch.Tensor) or value.dtype is not within.dtype:
             return None
         offset = value.storage_offset() - within.storage_offset()
@@ -65,10 +78,10 @@ class Tensors(Arrays):
 
     def made(self, form: Sequence[Any], within: Any) -> Any:
         """Returns a tensor that lies in another so; None where that is not as it was."""
-        if not isinstance(within, torch.Tensor):
-            return super().made(form, within)
+        if not isinstance(form[-1], str):  # of an array
+            return super().made(form, _as_array(within))
         *where, whole = form
-        if not _is_plain(within) or _form(within) != whole:
+        if not isinstance(within, torch.Tensor) or _form(within) != whole:
             return None
         offset, shape, strides = where
         return within.detach().as_strided(shape, strides, within.storage_offset() + offset)
@@ -79,8 +92,14 @@ class Tensors(Arrays):
         return value.detach().clone() if is_tensor else super().copy_of(value)
 
 
-def _form(tensor: torch.Tensor) -> list[Any]:
-    return [str(tensor.dtype), [*tensor.shape], [*tensor.stride()]]
+def _form(tensor: torch.Tensor) -> str:
+    return f"{tensor.dtype} {[*tensor.shape]} {tensor.stride()}"
+
+
+def _as_array(value: Any) -> Any:
+    """Returns a tensor in host memory as an array over the same memory, else the value itself."""
+    is_one = isinstance(value, torch.Tensor) and _is_plain(value) and value.device.type == "cpu"
+    return value.detach().numpy() if is_one and value.dtype is not torch.bfloat16 else value
 
 
 def _is_plain(tensor: torch.Tensor) -> bool:

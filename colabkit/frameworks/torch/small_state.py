@@ -148,7 +148,6 @@ def put_small(state: TorchState, stored: Mapping[str, Any]) -> None:
         values = kept["python"].get(name, {}).get("values", {})
         state.put_attributes(name, {p: v for p, v in values.items() if is_metric(_at(module, p))})
     state.put_held(kept["held"])
-    state.join_names()
 
 
 def _put(optimizer: Any, settings: Sequence[Mapping[str, Any]]) -> Any:

@@ -246,7 +246,7 @@ class TorchState:
                 kept = others[name]
                 load_other(value, cut_like(state_of(value), kept) if self.is_sharded else kept)
         self._held.load_state_dict(objects.get("held", {}))
-        self.join_names()
+        self._names.join(self._memories())
         self._trees.look()
 
     def buffers_of(self, name: str) -> Iterable[str]:
@@ -277,10 +277,6 @@ class TorchState:
         """Parts what is not to share anything, before attributes are put back."""
         self._names.part(names, self._memories())
 
-    def join_names(self) -> None:
-        """Gives back what shared something, as far as it is there."""
-        self._names.join(self._memories())
-
     def filled(self) -> list[object]:
         """Returns the objects whose attributes a checkpoint has changed, and what was put there."""
         return [each for memory in self._memories().values() for each in memory.filled]
@@ -290,10 +286,11 @@ class TorchState:
         self._values[name].put(changed)
 
     def put_held(self, states: Mapping[str, Any]) -> None:
-        """Puts states into what the objects keep as attributes, by path."""
+        """Puts states into what the objects keep as attributes, by path, and joins what shared."""
         if states:
             self._held.load_state_dict(states)
             self._held.load_waiting(self._memories())
+        self._names.join(self._memories())
 
     def trained_by_hand(self) -> dict[str, torch.Tensor]:
         """Returns, by name, the parameters of modules that no optimizer of the run trains.
@@ -305,7 +302,7 @@ class TorchState:
     def begin(self) -> None:
         """Loads what could not be loaded before callbacks had begun."""
         self._held.load_waiting(self._memories())
-        self.join_names()
+        self._names.join(self._memories())
         self._names.begin(self._memories(all_of_them=False))
         self._trees.look()
         self._hooks.begin()
@@ -327,7 +324,8 @@ class TorchState:
         return parts
 
     def _shareable(self) -> dict[str, Any]:
-        return shareable(self._trees, {**self.others, **self.optimizers})
+        held = self._held.tensors(self._memories(all_of_them=False))
+        return shareable(self._trees, {**self.others, **self.optimizers, **held})
 
     def _memories(self, *, all_of_them: bool = True) -> dict[str, Attributes]:
         """Returns what is known of attributes, by the names of the objects.

@@ -6,10 +6,11 @@ import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from colabkit.frameworks.generators import generator_state, is_own_generator, restore_generator
+from colabkit.frameworks.generators import generator_state, generator_with, is_own_generator
 from colabkit.frameworks.plain_values import PlainValues, stands_for
 from colabkit.frameworks.torch.backend import address_of, can_be_stored, has_shared_elements
 from colabkit.frameworks.torch.pieces import cut_like
@@ -56,12 +57,13 @@ class TensorValues(PlainValues):
             return None if value is torch.default_generator else value.get_state().numpy()
         return generator_state(value) if is_own_generator(value) else None
 
-    def restore_generator(self, generator: Any, state: Any) -> None:
-        """Puts it back there."""
-        if isinstance(generator, torch.Generator):
-            restore_own_generator(generator, torch.from_numpy(state))
-        elif is_own_generator(generator):
-            restore_generator(generator, state)
+    def restored_generator(self, generator: Any, state: Any) -> Any:
+        """Returns one that is there: the one that stands in its place, where it can be."""
+        if not isinstance(state, np.ndarray):
+            return generator_with(state, generator)
+        found = generator if isinstance(generator, torch.Generator) else torch.Generator()
+        restore_own_generator(found, torch.from_numpy(state))
+        return found
 
     def place_of(self, owner: Any) -> Any:
         """Returns the device of a module's first weights."""
