@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import types
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +14,7 @@ import numpy as np
 from colabkit.checkpoint import deep_copy
 from colabkit.frameworks.code_variables import CodeVariables
 from colabkit.frameworks.looks import Fingerprint, looks_into, trains_nothing
-from colabkit.frameworks.paths import can_be_put, put_at, reached, steps_of
+from colabkit.frameworks.paths import UNCHANGING, can_be_put, put_at, reached, steps_of, within
 from colabkit.frameworks.plain_values import (
     REMOVED,
     PlainValues,
@@ -36,7 +35,6 @@ _LOOKED_AT_MAX = 64
 # A look at each save takes 2 ms for as many numbers as 100,000, or 50 MB of an array.
 _BYTES_MAX, _ITEMS_MAX, _NUMBERS_MAX = 16 << 20, 10_000, 1_000_000
 _SAMPLES = 4096  # of a large array
-_SHARED_MAX = 1_000
 _NOTHING = object()
 _NUMBERS = frozenset({bool, float, int, type(None)})
 # What they note of a quantized weight follows from the weight, and is made with it.
@@ -235,7 +233,7 @@ class Attributes:
         yield "", self.owner
         yield from self._entered.items()  # by this path go their attributes
         for path, value in {**own, **self._again}.items():
-            yield from _within(path, value)
+            yield from within(path, value)
 
     def at(self, path: str) -> Any:
         """Returns what a path leads to, None where it leads nowhere."""
@@ -384,21 +382,8 @@ def has_state(value: object) -> bool:
     return all(map(callable, found))
 
 
-UNCHANGING = frozenset({bool, int, float, complex, str, bytes, type(None)})
 # Two that are equal may be one object, and neither is what the other's holder changes.
 _FOR_GOOD = UNCHANGING | {tuple, frozenset}
-
-
-def _within(path: str, value: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
-    """Yields a value and what containers hold of others, each by its path."""
-    if type(value) in UNCHANGING:
-        return
-    yield path, value
-    if depth < _DEPTH_MAX and isinstance(value, list | tuple | deque | dict):
-        pairs = value.items() if isinstance(value, dict) else enumerate(value)
-        for key, part in list(itertools.islice(pairs, _SHARED_MAX)):
-            if type(part) not in UNCHANGING and type(key) in UNCHANGING:
-                yield from _within(f"{path}[{key!r}]", part, depth + 1)
 
 
 def _is_large(value: Any) -> bool:

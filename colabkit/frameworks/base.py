@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from colabkit.checkpoint import Section, TensorBackend, TensorSpec
 from colabkit.frameworks.batch_watches import Watch
+from colabkit.frameworks.second_names import SecondNames
 from colabkit.storage import Bytes
 
 
@@ -243,6 +244,10 @@ class FrameworkAdapter(Protocol):
 
     def trained_apart(self, values: Mapping[str, Any]) -> tuple[str, ...]:
         """Returns the names of those that are not made of the run's own weights alone."""
+        ...
+
+    def second_names(self) -> SecondNames:
+        """Returns what keeps second names for the run's objects, and for what shares memory."""
         ...
 
     def unsaved(self) -> tuple[str, ...]:

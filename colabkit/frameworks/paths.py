@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ast
 import collections
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from colabkit.frameworks.users_own import attributes_of, set_attribute
@@ -15,6 +16,9 @@ _STEP = re.compile(
     r"""\[(?P<key>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^\]]*)\]|\.?(?P<name>[^.\[]+)"""
 )
 _NOTHING = object()
+UNCHANGING = frozenset({bool, int, float, complex, str, bytes, type(None)})
+# A look at as many takes 2 ms.
+_DEPTH_MAX, _PARTS_MAX = 3, 2_000
 
 
 def steps_of(path: str) -> list[Step]:
@@ -74,3 +78,24 @@ def put_at(owner: Any, steps: Sequence[Step], value: Any) -> bool:
         holder[key] = value
         return True
     return False
+
+
+def within(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yields a value and what containers in it hold, each by its path; of very many some.
+
+    Example:
+        >>> [path for path, _ in within("rows", [[1, 2], {"a": []}])]
+        ['rows', 'rows[0]', 'rows[1]', "rows[1]['a']"]
+    """
+    return itertools.islice(_within(path, value, 0), _PARTS_MAX)
+
+
+def _within(path: str, value: Any, depth: int) -> Iterator[tuple[str, Any]]:
+    if type(value) in UNCHANGING:
+        return
+    yield path, value
+    if depth < _DEPTH_MAX and isinstance(value, list | tuple | collections.deque | dict):
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, part in list(itertools.islice(pairs, _PARTS_MAX)):
+            if type(part) not in UNCHANGING and type(key) in UNCHANGING:
+                yield from _within(f"{path}[{key!r}]", part, depth + 1)

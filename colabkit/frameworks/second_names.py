@@ -9,11 +9,20 @@ from __future__ import annotations
 import collections
 import copy
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
+from colabkit.frameworks.paths import (
+    UNCHANGING,
+    Step,
+    can_be_put,
+    put_at,
+    reached,
+    steps_of,
+    within,
+)
 from colabkit.frameworks.plain_values import can_be_made
 from colabkit.frameworks.users_own import is_of_users_class
 
@@ -26,13 +35,11 @@ Place = tuple[str, str]
 
 
 class Keeper(Protocol):
-    """What knows of some objects' attributes, each by a path.
+    """What knows of some objects' attributes, each by a path."""
 
-    Attributes:
-        may_share: Whether training has changed more of them than numbers and words.
-    """
-
-    may_share: bool
+    @property
+    def may_share(self) -> bool:
+        """Whether training has changed more of them than numbers and words."""
 
     def places(self) -> Iterator[tuple[str, Any]]:
         """Yields what may be shared, by path."""
@@ -45,6 +52,46 @@ class Keeper(Protocol):
 
     def put_at(self, path: str, value: Any) -> bool:
         """Puts a value there; returns whether it leads anywhere."""
+
+
+class Tree:
+    """Values by name, and what lies in them, by path.
+
+    Args:
+        values: A dict that is given others.
+
+    Attributes:
+        only: Names of those that may be given anything else; all where None.
+    """
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self._values = values
+        self.only: Collection[str] | None = None
+
+    @property
+    def may_share(self) -> bool:
+        """Whether any is more than a number or a word."""
+        return any(type(value) not in UNCHANGING for value in self._values.values())
+
+    def places(self) -> Iterator[tuple[str, Any]]:
+        """Yields what may be shared, by path."""
+        for name, value in list(self._values.items()):
+            yield from within(name, value)
+
+    def at(self, path: str) -> Any:
+        """Returns what a path leads to, None where it leads nowhere."""
+        return reached(self._values, _steps_in_tree(path))
+
+    def can_be_put(self, path: str) -> bool:
+        """Whether something else can be put there."""
+        return can_be_put(self._values, _steps_in_tree(path))
+
+    def put_at(self, path: str, value: Any) -> bool:
+        """Puts a value there; returns whether it leads anywhere."""
+        steps = _steps_in_tree(path)
+        name = steps[0][1]
+        is_open = name in self._values and (self.only is None or name in self.only)
+        return is_open and put_at(self._values, steps, value)
 
 
 class Arrays:
@@ -110,7 +157,7 @@ class SecondNames:
         if not any(memory.may_share for memory in memories.values()):
             return {}
         places = self._places(memories)
-        same = _same_in(places)
+        same = self._same(places, memories)
         views, unlike = self._views_in(places)
         unlike |= self._fixed(same, memories)
         for place in unlike - self._at_first:
@@ -126,7 +173,7 @@ class SecondNames:
         """Takes down what a session begins with: the next one does as well."""
         places = self._places(memories)
         _, unlike = self._views_in(places)
-        self._at_first = unlike | self._fixed(_same_in(places), memories)
+        self._at_first = unlike | self._fixed(self._same(places, memories), memories)
 
     def said(self) -> list[str]:
         """Returns a phrase on each second name that no resume can give."""
@@ -136,10 +183,27 @@ class SecondNames:
             for (name, path), kind in self._lost.items()
         ]
 
+    def _same(
+        self, places: Mapping[Place, Any], memories: Mapping[str, Keeper]
+    ) -> list[list[Place]]:
+        """Returns the places of each thing that has several, from the first of which others take.
+
+        That is one in a tuple, where there is one, which can be given nothing.
+        """
+
+        def is_open(place: Place) -> bool:
+            return place[0] != OF_RUN and _is_open(memories, place)
+
+        # By the first path to an object its attributes are kept.
+        return [
+            group if can_be_made(places[group[0]]) else sorted(group, key=is_open)
+            for group in _same_in(places)
+        ]
+
     def _fixed(self, same: Sequence[Sequence[Place]], memories: Mapping[str, Keeper]) -> set[Place]:
         """Returns second names that nobody can give anew: tuples have them."""
         every = (place for group in same for place in group[1:])
-        return {place for place in every if place[1] and not _can_be_put(memories, place)}
+        return {place for place in every if place[1] and not _is_open(memories, place)}
 
     def part(self, state: Mapping[str, Any], memories: Mapping[str, Keeper]) -> None:
         """Gives each name that shared nothing a thing of its own, before it is filled."""
@@ -251,6 +315,11 @@ class SecondNames:
         return is_copied and _put(memories, place, copy.copy(value))
 
 
+def _steps_in_tree(path: str) -> list[Step]:
+    (_, name), *others = steps_of(path)
+    return [("item", name), *others]
+
+
 def _same_in(places: Mapping[Place, Any]) -> list[list[Place]]:
     """Returns the places of each thing that has several, in their order."""
     groups: dict[int, list[Place]] = collections.defaultdict(list)
@@ -271,7 +340,7 @@ def _value_at(place: Place, memories: Mapping[str, Keeper], known: Mapping[str, 
     return memories[name].at(path) if name in memories else None
 
 
-def _can_be_put(memories: Mapping[str, Keeper], place: Place) -> bool:
+def _is_open(memories: Mapping[str, Keeper], place: Place) -> bool:
     name, path = place
     return name == OF_RUN or memories[name].can_be_put(path)
 

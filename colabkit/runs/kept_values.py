@@ -214,6 +214,12 @@ class KeptValues:
         return f"<kept values: {', '.join(self._values)}>"
 
 
+def values_of(kept: KeptValues) -> dict[str, Any]:
+    """Returns those that were asked for, by name, as they are."""
+    values: dict[str, Any] = kept._values
+    return values
+
+
 def names_of(kept: KeptValues) -> list[str]:
     """Returns the names of all, those not yet asked for among them."""
     return [*kept._restored, *kept]

@@ -108,8 +108,10 @@ class Reporting(Boundaries):
             >>> kept.best
             5.0
         """
-        kept = self._state.kept
-        for name in kept.add(values):
+        kept, known = self._state.kept, {*self._state.kept}
+        others = kept.add(values)
+        self._state.kept_names.join({*kept} - known)
+        for name in others:
             self._display.say(
                 f"{name} is kept already, and stays {getattr(kept, name)!r}: another variable needs"
                 f" another name, run.state({name}_2={values[name]!r}); kept.{name} = changes it."

@@ -187,6 +187,7 @@ class Run(LeftLoops, Reporting):
             log=self._log,
             monitor=Monitor(options.monitor),
             kept=KeptValues(self._adapter.backend.is_tensor, lambda: self._position.is_behind),
+            names=self._adapter.second_names(),
         )
         self._waiting = Waiting()
         pace = Pace(self._waiting, lambda: None if self.is_users_loop else self._log.samples)
@@ -239,8 +240,8 @@ class Run(LeftLoops, Reporting):
         verdict = self._feeds.added_to(self._verdict).adding_feeds(opened)
         seen = (*self._position.data_reasons, *self._iterators.reasons, *self._data.reasons)
         seen = (*seen, *self._own.reasons, *self._evaluation.reasons)
-        vouched = self._vouched() if self.is_users_loop else ()
-        return verdict.adding(reasons=(*seen, *self._adapter.unsaved()), vouched=vouched)
+        seen = (*seen, *self._adapter.unsaved(), *self._state.kept_names.said())
+        return verdict.adding(reasons=seen, vouched=self._vouched() if self.is_users_loop else ())
 
     def _vouched(self) -> tuple[str, ...]:
         # A booster that is yet to be made is None for as long.

@@ -8,8 +8,10 @@ from typing import Any
 
 from colabkit.checkpoint import SaveFacts, Section, deep_copy
 from colabkit.frameworks.differences import differences, differing, phrases_of
+from colabkit.frameworks.second_names import SecondNames
 from colabkit.runs.fingerprint import mismatch_error
 from colabkit.runs.history import History, PhaseRecord
+from colabkit.runs.kept_names import KeptNames
 from colabkit.runs.kept_values import KeptValues
 from colabkit.runs.monitor import Monitor
 from colabkit.runs.own_states import OwnStates
@@ -45,8 +47,9 @@ class RunState:
         log: StepLog,
         monitor: Monitor,
         kept: KeptValues,
+        names: SecondNames,
     ) -> None:
-        self.kept = kept
+        self.kept, self.kept_names = kept, KeptNames(kept, names)
         self.position = position
         self.history = history
         self.log = log
@@ -173,6 +176,7 @@ class RunState:
     def put_back(self) -> None:
         """Takes back what was kept and logged on the way to the place of a checkpoint."""
         self.kept.put_back()
+        self.kept_names.join()
         self.epoch_values = dict(self._epoch_values_restored)
 
     def epoch_logs(self) -> dict[str, float]:
@@ -319,6 +323,7 @@ class RunState:
             "phases": [dataclasses.asdict(each) for each in self.phases],
             "parts": self.parts,
             "kept": self.kept.state_dict(),
+            "kept_names": self.kept_names.state_dict(),
             "stops": self.stops,
             **({"processes": self.processes} if self.processes > 1 else {}),
             **({"own": self.own.state_dict()} if self.own.processes else {}),
@@ -342,6 +347,7 @@ class RunState:
         self.passed = dict(state.get("passed", {}))
         self.settings_then = dict(state.get("settings", {}))
         self.kept.load_state_dict(state.get("kept", {}))
+        self.kept_names.load_state_dict(state.get("kept_names", {}))
         self.take_phases(phases_in(state))
         self.processes = state.get("processes", 1)
         self.own = OwnStates.of_state(state.get("own", {}))

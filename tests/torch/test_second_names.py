@@ -246,6 +246,17 @@ class Pair(Heated):
         return sum(self.other.parts)
 
 
+class InTuple(Heated):
+    def begin(self, is_new: bool, loss: float) -> None:
+        if is_new:
+            self.row = []
+            self.pairs = [*getattr(self, "pairs", ()), (self.row, loss)]
+        self.row.append(loss)
+
+    def heat(self) -> float:
+        return sum(sum(row) for row, _ in self.pairs)
+
+
 @pytest.mark.parametrize(
     "kind",
     [
@@ -260,6 +271,7 @@ class Pair(Heated):
         Tree,
         Overlapping,
         Pair,
+        InTuple,
     ],
 )
 def test_what_a_callback_shares_and_makes_goes_on(kind, tmp_path):
@@ -320,9 +332,8 @@ def test_what_a_losss_globals_share_goes_on(tmp_path):
 class InTuples(Heated):
     def begin(self, is_new: bool, loss: float) -> None:
         if is_new:
-            self.row = []
-            self.pairs = [*getattr(self, "pairs", ()), (self.row, loss)]
-        self.row.append(loss)
+            row: list[float] = []
+            self.pair, self.other = (row, loss), (loss, row)
 
 
 class OfHere(Heated):
@@ -346,7 +357,7 @@ class Long(Heated):
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        (InTuples, "callback 0 InTuples.pairs[0][0] (list) is a second name since"),
+        (InTuples, "callback 0 InTuples.other[1] (list) is a second name since"),
         (OfHere, "callback 0 OfHere.local (Local) changes in training and cannot be saved"),
         (Long, "callback 0 Long.means (deque) changes in training and cannot be saved"),
     ],

@@ -23,6 +23,7 @@ from colabkit.frameworks.keras.replicas import replicas_of
 from colabkit.frameworks.keras.sources import FeedOptions, feed_of
 from colabkit.frameworks.keras.state import KerasState
 from colabkit.frameworks.keras.variables import backend_name, ids_of, is_array, sync
+from colabkit.frameworks.second_names import Arrays, SecondNames
 from colabkit.frameworks.small_copies import few_weights
 from colabkit.storage import Bytes
 
@@ -292,6 +293,10 @@ class KerasAdapter:
         """Returns the names of those that are no weights of the run's models."""
         own = {id(each) for model in self.state.models.values() for each in model.weights}
         return tuple(name for name, each in values.items() if not is_row_of(each, own))
+
+    def second_names(self) -> SecondNames:
+        """Returns what keeps second names; arrays of a library's own are never changed."""
+        return SecondNames(dict, Arrays())
 
     def unsaved(self) -> tuple[str, ...]:
         """Returns what training was seen to use or change that no object of the run holds."""

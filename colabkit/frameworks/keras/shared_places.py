@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from colabkit.frameworks.attributes import UNCHANGING
 from colabkit.frameworks.keras.names import layers_of
 from colabkit.frameworks.keras.reach import slots_within
 from colabkit.frameworks.keras.variables import optimizers_of
-from colabkit.frameworks.paths import can_be_put, put_at, reached, steps_of
+from colabkit.frameworks.paths import UNCHANGING, can_be_put, put_at, reached, steps_of
 
 
 class CallbackPlaces:

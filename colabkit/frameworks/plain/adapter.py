@@ -31,6 +31,7 @@ from colabkit.frameworks.plain.backend import PlainBackend
 from colabkit.frameworks.plain.parts import Parts, TreeParts
 from colabkit.frameworks.plain.records import record
 from colabkit.frameworks.plain.sources import feed_of
+from colabkit.frameworks.second_names import Arrays, SecondNames
 from colabkit.frameworks.small_copies import small_copies
 from colabkit.storage import Bytes, hash_of
 
@@ -324,6 +325,10 @@ class PlainAdapter:
         trees = (self._apart(self._objects[name]) for name in self._trees)
         own = {id(leaf) for parts in trees for leaf in parts.leaves.values()}
         return tuple(name for name, each in values.items() if not is_row_of(each, own))
+
+    def second_names(self) -> SecondNames:
+        """Returns what keeps second names; arrays of a library's own are never changed."""
+        return SecondNames(dict, Arrays())
 
     def unsaved(self) -> tuple[str, ...]:
         """Returns what training was seen to change and no checkpoint can hold."""

@@ -15,6 +15,7 @@ from colabkit.frameworks.batch_watches import BatchWatch, Watch
 from colabkit.frameworks.code_marks import code_of
 from colabkit.frameworks.estimators import EstimatorState
 from colabkit.frameworks.processes import process_count, speaks_for_all
+from colabkit.frameworks.second_names import SecondNames
 from colabkit.frameworks.small_copies import few_weights, small_copies
 from colabkit.frameworks.torch import pieces
 from colabkit.frameworks.torch.backend import TorchBackend
@@ -29,6 +30,7 @@ from colabkit.frameworks.torch.passed_settings import PassedSettings
 from colabkit.frameworks.torch.prepared import gathers_gradients
 from colabkit.frameworks.torch.randomness import seed_everything
 from colabkit.frameworks.torch.replayed import copies_for_later, tolerating_known_groups
+from colabkit.frameworks.torch.shared_memory import Tensors
 from colabkit.frameworks.torch.small_state import SmallState, put_small
 from colabkit.frameworks.torch.sources import feed_of
 from colabkit.frameworks.torch.state import TorchState
@@ -431,6 +433,10 @@ class TorchAdapter:
     def trained_apart(self, values: Mapping[str, Any]) -> tuple[str, ...]:
         """Returns the names of those that are not made of the run's own weights alone."""
         return tuple(n for n, e in values.items() if not is_made_of(e, self._state.modules))
+
+    def second_names(self) -> SecondNames:
+        """Returns what keeps second names for the run's objects, and for what shares memory."""
+        return SecondNames(self._state.shareable, Tensors())
 
     def unsaved(self) -> tuple[str, ...]:
         """Returns what training was seen to change and no checkpoint can hold."""

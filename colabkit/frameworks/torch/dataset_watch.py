@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch.utils import data as torch_data
 
-from colabkit.frameworks.attributes import UNCHANGING
 from colabkit.frameworks.generators import Search
+from colabkit.frameworks.paths import UNCHANGING
 from colabkit.frameworks.users_own import attributes_of, is_of_users_class
 
 _PARTS_MAX = 64

@@ -13,9 +13,9 @@ import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from colabkit.frameworks.attributes import UNCHANGING
 from colabkit.frameworks.code_variables import CodeVariables
 from colabkit.frameworks.named_in_code import function_of
+from colabkit.frameworks.paths import UNCHANGING
 from colabkit.frameworks.torch.dataset_watch import simple_in
 from colabkit.frameworks.users_own import is_of_users_class, is_users_module
 

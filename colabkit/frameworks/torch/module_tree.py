@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from colabkit.frameworks.attributes import UNCHANGING
+from colabkit.frameworks.paths import UNCHANGING
 from colabkit.frameworks.torch.backend import have_marks, marks_of
 from colabkit.frameworks.torch.pieces import reshard
 from colabkit.frameworks.torch.structure import names_in_groups

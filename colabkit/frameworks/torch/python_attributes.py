@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from colabkit.frameworks.attributes import UNCHANGING, Attributes
+from colabkit.frameworks.attributes import Attributes
+from colabkit.frameworks.paths import UNCHANGING
 from colabkit.frameworks.torch.metrics import is_row_of_metrics
 from colabkit.frameworks.torch.module_tree import OF_ANY_MODULE, ModuleTree
 from colabkit.frameworks.torch.tensor_values import TensorValues

@@ -130,12 +130,12 @@ class TorchState:
         trained = (p for o in self.optimizers.values() for p in parameters_of(o))
         held = (p for module in self.modules.values() for p in module.parameters())
         weights = {id(p): p for p in (*held, *trained)}
-        of_run = {id(each): each for each in self._shareable().values()}
+        of_run = {id(each): each for each in self.shareable().values()}
         for memory in self._memories().values():
             memory.values.of_run = of_run
             if isinstance(memory.values, TensorValues):
                 memory.values.weights = weights
-        self._names = SecondNames(self._shareable, Tensors())
+        self._names = SecondNames(self.shareable, Tensors())
 
     def sections(self, *, of_optimizers: bool = True) -> list[Section]:
         """Returns the weights of each module and everything else, by reference.
@@ -323,7 +323,8 @@ class TorchState:
             parts = self._trees.parts(self.optimizers)
         return parts
 
-    def _shareable(self) -> dict[str, Any]:
+    def shareable(self) -> dict[str, Any]:
+        """Returns by name what others may keep a second name for."""
         held = self._held.tensors(self._memories(all_of_them=False))
         return shareable(self._trees, {**self.others, **self.optimizers, **held})
 

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from colabkit.errors import ArgumentError
-from colabkit.frameworks.attributes import UNCHANGING
 from colabkit.frameworks.code_variables import CodeVariables
+from colabkit.frameworks.paths import UNCHANGING
 from colabkit.frameworks.processes import require_one_process
 from colabkit.frameworks.torch.compare import batch_digest
 from colabkit.frameworks.torch.pieces import has_pieces, is_piece, reshard, sharded_layers

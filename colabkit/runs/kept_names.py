@@ -1,0 +1,44 @@
+"""What the kept values of a loop share, with each other and with the objects of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from colabkit.frameworks.second_names import SecondNames, Tree
+from colabkit.runs.kept_values import KeptValues, values_of
+
+
+class KeptNames:
+    """Keeps from session to session what kept values share.
+
+    Args:
+        kept: They.
+        names: Knows what the objects of the run are.
+    """
+
+    def __init__(self, kept: KeptValues, names: SecondNames) -> None:
+        self._names = names
+        self._memories = {"": Tree(values_of(kept))}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns, as plain values, what they share; nothing where nothing is."""
+        found = self._names.state_dict(self._memories)
+        return found if found.get("same") or found.get("views") else {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Keeps what ``state_dict`` gave until the values are asked for."""
+        self._names.part(state, {})
+
+    def join(self, only: Collection[str] | None = None) -> None:
+        """Gives back what shared something.
+
+        Args:
+            only: Names of those that may be given anything else; all where None.
+        """
+        self._memories[""].only = only
+        self._names.join(self._memories)
+
+    def said(self) -> list[str]:
+        """Returns a phrase on each second name that no resume can give."""
+        return self._names.said()
