@@ -21,6 +21,7 @@ from colabkit.frameworks.plain_values import (
     base_of,
     can_be_made,
     is_removed,
+    is_unmakeable,
 )
 from colabkit.frameworks.users_own import (
     attributes_of,
@@ -102,6 +103,9 @@ class Attributes:
         # What the last look has met before, by a second path.
         self._again: dict[str, Any] = {}
         self._entered: dict[str, Any] = {}
+        # Of the last look, what nobody can save, and objects with no other such parts than files.
+        self._unmarked: list[str] = []
+        self._passed_over: set[str] = set()
         # What a library's objects held at first, and those whose numbers have changed since.
         self._then: dict[str, dict[str, Any]] = {}
         self._counting: set[str] = set()
@@ -122,12 +126,24 @@ class Attributes:
         What has a state of its own is noted in ``with_state``, and what has changed since the
         last call and can be saved by nobody in ``lost``.
         """
-        changed: dict[str, Any] = {}
-        opaque: dict[str, Fingerprint] = {}
-        self.with_state = {}
         holders: dict[str, Any] = {}
         now = self._own(holders)
-        changed |= self._removed(now, holders)
+        changed, opaque = self._compared(now)
+        if self._leave_unmade(now):
+            changed, opaque = self._compared(now)
+        changed = self._removed(now, holders) | changed
+        self.may_share = any(type(value) not in UNCHANGING for value in changed.values())
+        self._note_lost(opaque)
+        if isinstance(self.owner, CodeVariables):
+            self.lost |= self.owner.exchanged()
+        self._note_large()
+        return changed
+
+    def _compared(self, now: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Fingerprint]]:
+        """Returns what has changed, and what nobody can save as it is."""
+        changed: dict[str, Any] = {}
+        opaque: dict[str, Fingerprint] = {}
+        self.with_state, self._unmarked = {}, list(self._large)
         for path, value in now.items():
             if value is self._first.get(path, _NOTHING) and type(value) in UNCHANGING:
                 if path in self._restored:
@@ -135,15 +151,30 @@ class Attributes:
                 continue
             mark = self.values.mark(value)
             if mark is None:
+                self._unmarked.append(path)
                 self._inspect(path, value, opaque)
             elif path in self._restored or mark != self._marks.get(path, _NOTHING):
                 changed[path] = self.values.detached(value)
-        self.may_share = any(type(value) not in UNCHANGING for value in changed.values())
-        self._note_lost(opaque)
-        if isinstance(self.owner, CodeVariables):
-            self.lost |= self.owner.exchanged()
-        self._note_large()
-        return changed
+                # Into one of its kind a resume puts what it holds.
+                if is_unmakeable(value) and type(value) is not type(self._first.get(path)):
+                    self.lost[path] = type(value).__name__
+        return changed, opaque
+
+    def _leave_unmade(self, now: Mapping[str, Any]) -> bool:
+        """Passes over objects that nobody could make whole: of a part there is no saving.
+
+        What writes, shows or waits and is made when it is needed is then made so again.
+        """
+        unmade: dict[str, list[Any]] = {}
+        for path in self._unmarked:
+            above = path
+            while above := above.rpartition(".")[0]:
+                if above in self._entered and not self.values.is_saved_elsewhere(now.get(path)):
+                    unmade.setdefault(above, []).append(now.get(path))
+        self._passed_over = {p for p, parts in unmade.items() if all(map(trains_nothing, parts))}
+        ids = {id(self._entered.pop(path)) for path in unmade}
+        self.values.apart = {i: each for i, each in self.values.apart.items() if i not in ids}
+        return bool(unmade)
 
     def load_state_dict(self, state: Mapping[str, Any], near: Any = None) -> None:
         """Puts them back: into the tensors and lists that are there, which others may hold too.
@@ -326,7 +357,7 @@ class Attributes:
         if has_state(value):
             self.with_state[path] = value
         elif path in self._opened:
-            opaque[path] = Fingerprint(value, None)
+            opaque |= {path: Fingerprint(value, None)} if path not in self._passed_over else {}
         elif isinstance(value, deque | dict | list | tuple) and depth < _DEPTH_MAX:
             if len(value) > _LOOKED_AT_MAX:
                 opaque[path] = Fingerprint(value, hash(tuple(map(id, value))))

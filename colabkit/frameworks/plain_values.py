@@ -8,7 +8,7 @@ import copy
 import dataclasses
 import enum
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -145,7 +145,7 @@ class PlainValues:
         """Returns what goes into the checkpoint for a value."""
         if base_of(value) is not None:
             held = [_items_of(value), dict(attributes_of(value))]
-            return _CONTENTS, [self.detached(each) for each in held]
+            return _CONTENTS, [*map(self.detached, held), _way_to_make(value)]
         state = self.generator_state(value)
         return self._signed(value) if state is None else (_GENERATOR, state)
 
@@ -216,9 +216,10 @@ class PlainValues:
             return _object_at(held, there)
         if sign == _GENERATOR:
             return self.restored_generator(there, held)
-        base, (items, attributes) = base_of(there), held
-        if base is None:
-            return items
+        items, attributes, *ways = held
+        there = _made_so(*ways) if base_of(there) is None and ways else there
+        if (base := base_of(there)) is None:
+            return self.put(None, items, near)
         parts = self.put(_items_of(there), items, near)
         base.clear(there)
         fill = base.extend if hasattr(base, "extend") else base.update
@@ -283,6 +284,30 @@ def base_of(value: Any) -> Any:
     if isinstance(value, _BASES) and is_of_users_class(type(value)):
         return next(base for base in _BASES if isinstance(value, base))
     return None
+
+
+def is_unmakeable(value: Any) -> bool:
+    """Whether it is a container that the next session could not make, but fill."""
+    return base_of(value) is not None and _way_to_make(value) is None
+
+
+def _way_to_make(value: Any) -> list[Any] | None:
+    """Returns the classes by which a container of the user's own is made, None of any other."""
+    kinds: list[Any] = [type(value)]
+    if isinstance(value, collections.defaultdict) and value.default_factory is not None:
+        kinds.append(value.default_factory)
+    is_known = all(hasattr(kind, "__qualname__") and can_be_found(kind) for kind in kinds)
+    return [*map(place_of, kinds)] if is_known else None
+
+
+def _made_so(way: Sequence[Any] | None) -> Any:
+    kinds = [*map(at_place, way or ())]
+    if not kinds or None in kinds:
+        return None
+    made = kinds[0].__new__(kinds[0])
+    if len(kinds) > 1:
+        made.default_factory = kinds[1]
+    return made
 
 
 def _items_of(value: Any) -> Any:

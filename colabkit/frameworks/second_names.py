@@ -9,7 +9,7 @@ from __future__ import annotations
 import collections
 import copy
 import random
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -61,12 +61,12 @@ class Tree:
         values: A dict that is given others.
 
     Attributes:
-        only: Names of those that may be given anything else; all where None.
+        only: Names of those that may be given anything else.
     """
 
     def __init__(self, values: dict[str, Any]) -> None:
         self._values = values
-        self.only: Collection[str] | None = None
+        self.only: Collection[str] = ()
 
     @property
     def may_share(self) -> bool:
@@ -90,8 +90,7 @@ class Tree:
         """Puts a value there; returns whether it leads anywhere."""
         steps = _steps_in_tree(path)
         name = steps[0][1]
-        is_open = name in self._values and (self.only is None or name in self.only)
-        return is_open and put_at(self._values, steps, value)
+        return name in self.only and put_at(self._values, steps, value)
 
 
 class Arrays:
@@ -118,7 +117,7 @@ class Arrays:
     def form_of(self, value: Any, within: Any) -> list[Any] | None:
         """Returns, as plain values, how an array lies in another; None where that is not to be."""
         are_arrays = isinstance(value, np.ndarray) and isinstance(within, np.ndarray)
-        if not are_arrays or not within.flags.c_contiguous:
+        if not are_arrays or not within.flags.c_contiguous or value.dtype.names:
             return None
         offset = value.__array_interface__["data"][0] - self.bounds_of(within)[0]
         return [offset, [*value.shape], [*value.strides], value.dtype.str, [*within.shape]]
@@ -171,6 +170,7 @@ class SecondNames:
 
     def begin(self, memories: Mapping[str, Keeper]) -> None:
         """Takes down what a session begins with: the next one does as well."""
+        self._waiting = {}
         places = self._places(memories)
         _, unlike = self._views_in(places)
         self._at_first = unlike | self._fixed(self._same(places, memories), memories)
@@ -275,35 +275,37 @@ class SecondNames:
         for place, value in places.items():
             if (memory := self._arrays.memory_of(value)) is not None:
                 by_memory[memory].setdefault(id(value), place)
-        found, unlike = [], set()
+        found: list[tuple[Place, Place, list[Any]]] = []
+        unlike: set[Place] = set()
         for sharing in by_memory.values():
-            rows = sorted(sharing.values(), key=lambda p: (p[0] != OF_RUN, -places[p].nbytes))
-            for number, place in enumerate(rows):
+            for place, others in self._overlapping(sharing.values(), places):
                 if place[0] == OF_RUN:
+                    unlike |= {each for each in others if each[0] != OF_RUN}
                     continue
-                form = None
-                for whole in self._overlapping(place, rows[:number], places):
-                    if (form := self._form_of(places[place], places[whole])) is not None:
-                        found.append((place, whole, form))
-                        break
+                value = places[place]
+                made = ((e, self._arrays.form_of(value, places[e])) for e in others if others[e])
+                forms = [(each, form) for each, form in made if form is not None]
+                if forms:
+                    found.append((place, *min(forms, key=lambda each: each[0][0] != OF_RUN)))
+                elif others:
                     unlike.add(place)
-                if form is not None:
-                    unlike.discard(place)
         return found, unlike
 
     def _overlapping(
-        self, place: Place, others: Sequence[Place], places: Mapping[Place, Any]
-    ) -> Iterator[Place]:
-        begin, end = self._arrays.bounds_of(places[place])
-        for other in others:
-            first, last = self._arrays.bounds_of(places[other])
-            if begin < last and first < end:
-                yield other
+        self, sharing: Iterable[Place], places: Mapping[Place, Any]
+    ) -> Iterator[tuple[Place, dict[Place, bool]]]:
+        """Yields arrays, each with those that it shares memory with, and whether it lies in them.
 
-    def _form_of(self, value: Any, within: Any) -> list[Any] | None:
-        begin, end = self._arrays.bounds_of(value)
-        first, last = self._arrays.bounds_of(within)
-        return self._arrays.form_of(value, within) if first <= begin and end <= last else None
+        Of two, that which lies in the other comes later.
+        """
+        bounds = {place: self._arrays.bounds_of(places[place]) for place in sharing}
+        rows = sorted(bounds, key=lambda p: (bounds[p][0], -bounds[p][1], p[0] != OF_RUN))
+        reaching: list[Place] = []
+        for place in rows:
+            begin, end = bounds[place]
+            reaching = [each for each in reaching if bounds[each][1] > begin]
+            yield place, {each: end <= bounds[each][1] for each in reaching}
+            reaching.append(place)
 
     def _give_own(self, memories: Mapping[str, Keeper], place: Place, value: Any) -> bool:
         """Puts a copy where a second name is; returns whether that could be done."""

@@ -30,11 +30,10 @@ class KeptNames:
         """Keeps what ``state_dict`` gave until the values are asked for."""
         self._names.part(state, {})
 
-    def join(self, only: Collection[str] | None = None) -> None:
-        """Gives back what shared something.
+    def join(self, *, only: Collection[str]) -> None:
+        """Gives back what shared something to those of such names, which were given their values.
 
-        Args:
-            only: Names of those that may be given anything else; all where None.
+        The others have gone on since.
         """
         self._memories[""].only = only
         self._names.join(self._memories)

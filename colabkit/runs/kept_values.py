@@ -160,12 +160,18 @@ class KeptValues:
         for name in self._again.keys() & stored.keys():
             self._values[name] = _put_back(self._values[name], deep_copy(stored[name]))
 
-    def put_back(self) -> None:
-        """Gives them once more what the checkpoint has, where the program has come to its place."""
+    def put_back(self) -> list[str]:
+        """Gives them once more what the checkpoint has, where the program has come to its place.
+
+        Returns:
+            The names of those that were given it.
+        """
+        names = list(self._again)
         for name, stored in self._again.items():
             self._values[name] = _put_back(self._values[name], stored)
         self._again.clear()
         self._coming.clear()
+        return names
 
     def _check(self, name: str, value: Any) -> None:
         kind: Any = type(value)

@@ -110,7 +110,7 @@ class Reporting(Boundaries):
         """
         kept, known = self._state.kept, {*self._state.kept}
         others = kept.add(values)
-        self._state.kept_names.join({*kept} - known)
+        self._state.kept_names.join(only={*kept} - known)
         for name in others:
             self._display.say(
                 f"{name} is kept already, and stays {getattr(kept, name)!r}: another variable needs"

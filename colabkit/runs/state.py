@@ -175,8 +175,7 @@ class RunState:
 
     def put_back(self) -> None:
         """Takes back what was kept and logged on the way to the place of a checkpoint."""
-        self.kept.put_back()
-        self.kept_names.join()
+        self.kept_names.join(only=self.kept.put_back())
         self.epoch_values = dict(self._epoch_values_restored)
 
     def epoch_logs(self) -> dict[str, float]:

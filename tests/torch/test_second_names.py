@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import copy
 import dataclasses
+import io
 import random
 from typing import Any
 
@@ -93,6 +94,42 @@ class Meters(Heated):
 
     def heat(self) -> float:
         return self.meter.sum + sum(self.meter.parts) + self.count.n
+
+
+class Counter(dict):
+    """A dict with attributes."""
+
+    def add(self, key: int) -> None:
+        self[key] = self.get(key, 0) + 1
+        self.total = getattr(self, "total", 0) + 1
+
+
+class Lines:
+    """Writes, and holds a file, which nobody can save."""
+
+    def __init__(self) -> None:
+        self.file, self.count = io.StringIO(), 0
+
+    def add(self, value: float) -> None:
+        self.count += 1
+        self.file.write(f"{self.count} {value}")
+
+
+class DictOfMeters(Heated):
+    """Makes dicts anew that make what they lack, and a writer when it needs one."""
+
+    meters = lines = None
+
+    def begin(self, is_new: bool, loss: float) -> None:
+        if is_new:
+            self.meters, self.counter = collections.defaultdict(Mean), Counter()
+        self.lines = self.lines or Lines()
+        self.lines.add(loss)
+        self.meters[self.steps % 2].add(loss)
+        self.counter.add(self.steps % 2)
+
+    def heat(self) -> float:
+        return sum(each.sum for each in self.meters.values()) + self.counter.total
 
 
 class RowOfMeters(Heated):
@@ -264,6 +301,7 @@ class InTuple(Heated):
         ByName,
         Meters,
         RowOfMeters,
+        DictOfMeters,
         Parting,
         Views,
         OfRun,
@@ -345,6 +383,25 @@ class OfHere(Heated):
             self.local = Local()
 
 
+class OfAFunction(Heated):
+    def begin(self, is_new: bool, loss: float) -> None:
+        if is_new:
+            self.counts = collections.defaultdict(lambda: 1)
+        self.counts[self.steps] += 1
+
+
+class Taking:
+    def __init__(self) -> None:
+        self.source = iter(range(100))
+
+
+class OfAnIterator(Heated):
+    def begin(self, is_new: bool, loss: float) -> None:
+        if is_new:
+            self.taking = Taking()
+        next(self.taking.source)
+
+
 class Long(Heated):
     def __init__(self, *made: Any) -> None:
         super().__init__(*made)
@@ -359,6 +416,8 @@ class Long(Heated):
     [
         (InTuples, "callback 0 InTuples.other[1] (list) is a second name since"),
         (OfHere, "callback 0 OfHere.local (Local) changes in training and cannot be saved"),
+        (OfAFunction, "callback 0 OfAFunction.counts (defaultdict) changes in training"),
+        (OfAnIterator, "callback 0 OfAnIterator.taking.source (iterator) changes in training"),
         (Long, "callback 0 Long.means (deque) changes in training and cannot be saved"),
     ],
 )

@@ -8,7 +8,7 @@ import dataclasses
 import operator
 import types
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -87,6 +87,8 @@ class Memory:
         """Returns what is not as it was, by path, and takes down in ``lost`` what is none of it."""
         found = {}
         within: set[int] = set()
+        made: list[Slot] = []
+        unmarked: list[str] = []
         for slot in self._slots():
             is_within = slot.place[0] in within
             if not is_within and self._goes_by_fields(slot):
@@ -98,12 +100,17 @@ class Memory:
                 continue  # of a value that is kept whole
             if mark is None and self._is_made(slot):
                 found[slot.path] = sign_of(slot.value)
+                made.append(slot)
             elif mark is None:
                 self._note_lost(slot)
+                unmarked.append(slot.path)
             elif slot.path in self._restored or mark != self._marks.get(slot.path):
                 found[slot.path] = _copy(slot.value)
                 if slot.path.rpartition(".")[0] not in found:
                     self._note_late(slot)
+        for slot in _unmade(made, unmarked):
+            del found[slot.path]
+            self._note_lost(slot)
         return found
 
     def _is_made(self, slot: Slot) -> bool:
@@ -162,6 +169,15 @@ class Memory:
         self._looks[slot.path] = look
         if look is not None and (look != before or look.is_read_on):
             self.lost[slot.path] = look.kind
+
+
+def _unmade(made: Iterable[Slot], unmarked: Sequence[str]) -> list[Slot]:
+    """Returns the objects that nobody could make whole: of a part there is no saving."""
+    return [
+        slot
+        for slot in made
+        if any(each.startswith((f"{slot.path}.", f"{slot.path}[")) for each in unmarked)
+    ]
 
 
 def said_of(changed: Iterable[str]) -> str:
