@@ -54,7 +54,22 @@ class Trial(NamedTuple):
 
 def own_generators(*roots: object) -> OwnGenerators:
     """Returns those that a user keeps in a dataset or its transforms."""
-    return OwnGenerators(*roots, kinds=(torch.Generator,), put=reseed_generator)
+    # The search is a good part of what a call takes before its first step.
+    searched = [each for each in roots if not _holds_tensors_alone(each)]
+    return OwnGenerators(*searched, kinds=(torch.Generator,), put=reseed_generator)
+
+
+def _holds_tensors_alone(root: Any) -> bool:
+    """Whether it is PyTorch's own, over tensors, and was given no generator."""
+    kind = type(root)
+    if kind is torch_data.TensorDataset:
+        return set(vars(root)) == {"tensors"}
+    if kind in {torch_data.SequentialSampler, torch_data.RandomSampler}:
+        is_drawn = getattr(root, "generator", None) is not None
+        return not is_drawn and _holds_tensors_alone(root.data_source)
+    if kind is torch_data.BatchSampler:
+        return _holds_tensors_alone(root.sampler)
+    return root is None or root is torch_data.default_collate
 
 
 class RequestDataset(torch_data.Dataset[Any]):
