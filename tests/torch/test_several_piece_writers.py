@@ -37,7 +37,7 @@ from tests.torch.several_pieces import (
 from tests.torch.several_ways import QUIET, WAYS, KillRanks, result, same_weights, train
 from tests.torch.test_several_large import NAMED, Blow, flip_a_byte, require_whole
 from tests.torch.test_several_pieces import kept
-from tests.torch.test_several_writers import PART
+from tests.torch.test_several_writers import PART, NoRoom
 
 pytestmark = pytest.mark.needs(abilities.PIECES)
 # Each step is saved, and rank 0 waits for it.
@@ -96,6 +96,23 @@ def test_who_is_killed_goes_on_bit_for_bit_from_pieces_that_each_wrote(
     same_weights(tmp_path, count)
     assert result(tmp_path) == undisturbed(way, count)
     assert (tmp_path / "verdict").read_text().startswith("Resume is exact")
+
+
+@pytest.mark.parametrize("end", [6, 1000])
+def test_once_the_disk_of_process_1_was_full_process_0_writes_all(end, undisturbed, tmp_path):
+    way = "groups_that_do_not_divide_and_batch_norm"
+    options: dict[str, Any] = {"callbacks": [NoRoom(1, 4, end)], "save_every": 1}
+    came_through(lambda _: train_in_pieces(tmp_path, way, **options), 2, tmp_path)
+    assert colabkit.checkpoints(tmp_path / "run", verify=True)[0].step == 12
+    assert writers(tmp_path / "run") == {0}
+    same_weights(tmp_path, 2)
+    # Written whole, tensors have other hashes than in pieces.
+    numbers = {**result(tmp_path), "hashes": {}}
+    assert numbers == {**undisturbed(way, 2), "hashes": {}}
+    loaded = WAYS[way]()["model"]
+    colabkit.load(loaded, tmp_path / "run")
+    there = torch.load(tmp_path / "weights-0", weights_only=True)
+    assert all(torch.equal(there[key], value) for key, value in loaded.state_dict().items())
 
 
 @pytest.mark.soak

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import re
@@ -21,6 +22,7 @@ from colabkit.checkpoint import RunFolder, company, parts
 from colabkit.frameworks.torch import world
 from colabkit.frameworks.torch.adapter import TorchAdapter
 from colabkit.runs import several_managers
+from colabkit.storage.files import Files
 from tests import abilities
 from tests.torch.cases import arrays, network
 from tests.torch.killing import kill_self
@@ -79,6 +81,33 @@ def test_who_is_killed_goes_on_bit_for_bit_from_what_all_have_written(
     assert writers(tmp_path / "run") == {*range(count)}
     same_weights(tmp_path, count)
     assert result(tmp_path) == undisturbed(count, "dropout_and_arrays")
+
+
+class NoRoom:
+    """Has the disk of one process refuse what is written while it trains some steps."""
+
+    def __init__(self, rank: int, begin: int, end: int) -> None:
+        self.rank, self.steps = rank, range(begin, end)
+        self.write = Files.write
+
+    def on_batch_end(self, run: Any, step: int, logs: Any) -> None:
+        run.flush()
+        is_full = dist.get_rank() == self.rank and step in self.steps
+        Files.write = self.refuse if is_full else self.write
+
+    @staticmethod
+    def refuse(descriptor: int, data: Any) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("end", [7, 1000])
+def test_once_the_disk_of_process_1_was_full_process_0_writes_all(end, undisturbed, tmp_path):
+    options: dict[str, Any] = {"callbacks": [NoRoom(1, 4, end)], "save_every": 1}
+    came_through(lambda _: train(tmp_path, **options), 2, tmp_path)
+    assert colabkit.checkpoints(tmp_path / "run", verify=True)[0].step == 12
+    assert writers(tmp_path / "run") == {0}
+    same_weights(tmp_path, 2)
+    assert result(tmp_path) == undisturbed(2, "dropout_and_arrays")
 
 
 @pytest.mark.soak
