@@ -14,7 +14,7 @@ import numpy as np
 from colabkit.checkpoint import deep_copy
 from colabkit.frameworks.code_variables import CodeVariables
 from colabkit.frameworks.looks import Fingerprint, looks_into, trains_nothing
-from colabkit.frameworks.paths import UNCHANGING, can_be_put, put_at, reached, steps_of, within
+from colabkit.frameworks.paths import UNCHANGING, put_at, reached, steps_of, within
 from colabkit.frameworks.plain_values import (
     REMOVED,
     PlainValues,
@@ -269,10 +269,6 @@ class Attributes:
     def at(self, path: str) -> Any:
         """Returns what a path leads to, None where it leads nowhere."""
         return reached(self.owner, steps_of(path))
-
-    def can_be_put(self, path: str) -> bool:
-        """Whether something else can be put there."""
-        return can_be_put(self.owner, steps_of(path))
 
     def put_at(self, path: str, value: Any) -> bool:
         """Puts a value there; returns whether it leads anywhere."""

@@ -33,8 +33,16 @@ def steps_of(path: str) -> list[Step]:
         if each["name"] is not None:
             found.append(("attribute", each["name"]))
         else:
-            found.append(("item", ast.literal_eval(each["key"])))
+            found.append(("item", _key_of(each["key"])))
     return found
+
+
+def _key_of(written: str) -> Any:
+    """Returns a key as it was; of one that has no literal, infinity say, what stands there."""
+    try:
+        return ast.literal_eval(written)
+    except (SyntaxError, ValueError):
+        return written
 
 
 def reached(owner: Any, steps: Sequence[Step]) -> Any:
@@ -55,16 +63,8 @@ def _item_of(holder: Any, key: Any) -> Any:
     return holder[key] if is_row and key < len(holder) else None
 
 
-def can_be_put(owner: Any, steps: Sequence[Step]) -> bool:
-    """Whether something else can be put where steps lead: no tuple can be given other items."""
-    if not steps:
-        return False
-    *above, (kind, _) = steps
-    return kind == "attribute" or isinstance(reached(owner, above), list | dict | collections.deque)
-
-
 def put_at(owner: Any, steps: Sequence[Step], value: Any) -> bool:
-    """Puts a value where steps lead; returns whether they lead anywhere."""
+    """Puts a value where steps lead, in another tuple where that is one; returns whether it did."""
     if not steps:
         return False
     *above, (kind, key) = steps
@@ -73,11 +73,16 @@ def put_at(owner: Any, steps: Sequence[Step], value: Any) -> bool:
         if holder is not None:
             set_attribute(holder, key, value)
         return holder is not None
-    is_row = isinstance(holder, list | collections.deque) and key < len(holder)
-    if is_row or isinstance(holder, dict):
+    if isinstance(holder, dict):
         holder[key] = value
         return True
-    return False
+    if not isinstance(holder, list | tuple | collections.deque) or key >= len(holder):
+        return False
+    if isinstance(holder, tuple):
+        items = (value if place == key else each for place, each in enumerate(holder))
+        return put_at(owner, above, tuple.__new__(type(holder), items))
+    holder[key] = value
+    return True
 
 
 def within(path: str, value: Any) -> Iterator[tuple[str, Any]]:

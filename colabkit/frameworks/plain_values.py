@@ -232,6 +232,8 @@ class PlainValues:
     def _put_tuple(self, there: Any, value: Any, near: Any) -> Any:
         is_alike = type(there) is type(value) and len(there) == len(value)
         own = there if is_alike else [None] * len(value)
+        # What others may hold too are the objects in it, which are filled.
+        own = (o if stands_for(_OBJECT, e) else None for o, e in zip(own, value, strict=True))
         parts = (self.put(o, e, near) for o, e in zip(own, value, strict=True))
         return tuple.__new__(type(value), parts)
 

@@ -17,7 +17,6 @@ import numpy as np
 from colabkit.frameworks.paths import (
     UNCHANGING,
     Step,
-    can_be_put,
     put_at,
     reached,
     steps_of,
@@ -46,9 +45,6 @@ class Keeper(Protocol):
 
     def at(self, path: str) -> Any:
         """Returns what a path leads to, None where it leads nowhere."""
-
-    def can_be_put(self, path: str) -> bool:
-        """Whether something else can be put there."""
 
     def put_at(self, path: str, value: Any) -> bool:
         """Puts a value there; returns whether it leads anywhere."""
@@ -81,10 +77,6 @@ class Tree:
     def at(self, path: str) -> Any:
         """Returns what a path leads to, None where it leads nowhere."""
         return reached(self._values, _steps_in_tree(path))
-
-    def can_be_put(self, path: str) -> bool:
-        """Whether something else can be put there."""
-        return can_be_put(self._values, _steps_in_tree(path))
 
     def put_at(self, path: str, value: Any) -> bool:
         """Puts a value there; returns whether it leads anywhere."""
@@ -156,9 +148,8 @@ class SecondNames:
         if not any(memory.may_share for memory in memories.values()):
             return {}
         places = self._places(memories)
-        same = self._same(places, memories)
+        same = _same_in(places)
         views, unlike = self._views_in(places)
-        unlike |= self._fixed(same, memories)
         for place in unlike - self._at_first:
             self._lost.setdefault(place, type(places[place]).__name__)
         return {
@@ -171,9 +162,7 @@ class SecondNames:
     def begin(self, memories: Mapping[str, Keeper]) -> None:
         """Takes down what a session begins with: the next one does as well."""
         self._waiting = {}
-        places = self._places(memories)
-        _, unlike = self._views_in(places)
-        self._at_first = unlike | self._fixed(self._same(places, memories), memories)
+        _, self._at_first = self._views_in(self._places(memories))
 
     def said(self) -> list[str]:
         """Returns a phrase on each second name that no resume can give."""
@@ -182,28 +171,6 @@ class SecondNames:
             + " is a second name since, and after a resume a thing of its own"
             for (name, path), kind in self._lost.items()
         ]
-
-    def _same(
-        self, places: Mapping[Place, Any], memories: Mapping[str, Keeper]
-    ) -> list[list[Place]]:
-        """Returns the places of each thing that has several, from the first of which others take.
-
-        That is one in a tuple, where there is one, which can be given nothing.
-        """
-
-        def is_open(place: Place) -> bool:
-            return place[0] != OF_RUN and _is_open(memories, place)
-
-        # By the first path to an object its attributes are kept.
-        return [
-            group if can_be_made(places[group[0]]) else sorted(group, key=is_open)
-            for group in _same_in(places)
-        ]
-
-    def _fixed(self, same: Sequence[Sequence[Place]], memories: Mapping[str, Keeper]) -> set[Place]:
-        """Returns second names that nobody can give anew: tuples have them."""
-        every = (place for group in same for place in group[1:])
-        return {place for place in every if place[1] and not _is_open(memories, place)}
 
     def part(self, state: Mapping[str, Any], memories: Mapping[str, Keeper]) -> None:
         """Gives each name that shared nothing a thing of its own, before it is filled."""
@@ -340,11 +307,6 @@ def _value_at(place: Place, memories: Mapping[str, Keeper], known: Mapping[str, 
     if name == OF_RUN:
         return known.get(path)
     return memories[name].at(path) if name in memories else None
-
-
-def _is_open(memories: Mapping[str, Keeper], place: Place) -> bool:
-    name, path = place
-    return name == OF_RUN or memories[name].can_be_put(path)
 
 
 def _put(memories: Mapping[str, Keeper], place: Place, value: Any) -> bool:

@@ -27,6 +27,12 @@ def rows(kept: Any, epoch: int, model: nn.Module) -> None:
     kept.rows.append(kept.row)
 
 
+def in_tuples(kept: Any, epoch: int, model: nn.Module) -> None:
+    del model
+    kept.row = []
+    kept.rows = (*kept.rows, kept.row)
+
+
 def views(kept: Any, epoch: int, model: nn.Module) -> None:
     del model
     kept.row = kept.rows[epoch]
@@ -60,6 +66,7 @@ def heat(rows: Any) -> float:
 
 KINDS: dict[str, tuple[Any, Any]] = {
     "rows": (rows, list),
+    "tuples": (in_tuples, tuple),
     "views": (views, lambda: torch.zeros(3, 2)),
     "of the model": (of_model, list),
     "objects": (counts, list),
@@ -118,14 +125,3 @@ def test_kept_values_share_after_a_resume_what_they_shared(kind, tmp_path):
         assert train(tmp_path / "run", kind) == train(None, kind)
 
     assert in_child(to_the_end, report=report)
-
-
-def test_kept_values_in_tuples_that_share_are_named(tmp_path):
-    run = colabkit.Run(tmp_path, save_every=1, progress=False)
-    kept = run.state(pairs=[], row=None)
-    for _ in run.items(range(3)):
-        row: list[int] = []
-        kept.pairs.append((row, 1))
-        kept.row = (row,)
-    run.flush()
-    assert any("row[0] (list) is a second name" in each for each in run.verdict.reasons)

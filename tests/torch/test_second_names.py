@@ -283,12 +283,14 @@ class Pair(Heated):
         return sum(self.other.parts)
 
 
-class InTuple(Heated):
+class InTuples(Heated):
     def begin(self, is_new: bool, loss: float) -> None:
         if is_new:
             self.row = []
             self.pairs = [*getattr(self, "pairs", ()), (self.row, loss)]
+            self.pair = ((self.row, 1), self.steps)
         self.row.append(loss)
+        self.pair[0][0].append(loss)
 
     def heat(self) -> float:
         return sum(sum(row) for row, _ in self.pairs)
@@ -309,7 +311,7 @@ class InTuple(Heated):
         Tree,
         Overlapping,
         Pair,
-        InTuple,
+        InTuples,
     ],
 )
 def test_what_a_callback_shares_and_makes_goes_on(kind, tmp_path):
@@ -367,11 +369,13 @@ def test_what_a_losss_globals_share_goes_on(tmp_path):
     assert_resumes_exactly(make, tmp_path)
 
 
-class InTuples(Heated):
+class Slices(Heated):
+    """Takes slices that overlap, and no array in which both lie."""
+
     def begin(self, is_new: bool, loss: float) -> None:
         if is_new:
-            row: list[float] = []
-            self.pair, self.other = (row, loss), (loss, row)
+            array = np.zeros(5)
+            self.one, self.other = array[:3], array[2:]
 
 
 class OfHere(Heated):
@@ -414,7 +418,7 @@ class Long(Heated):
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        (InTuples, "callback 0 InTuples.other[1] (list) is a second name since"),
+        (Slices, "callback 0 Slices.other (ndarray) is a second name since"),
         (OfHere, "callback 0 OfHere.local (Local) changes in training and cannot be saved"),
         (OfAFunction, "callback 0 OfAFunction.counts (defaultdict) changes in training"),
         (OfAnIterator, "callback 0 OfAnIterator.taking.source (iterator) changes in training"),

@@ -8,7 +8,7 @@ from typing import Any
 from colabkit.frameworks.keras.names import layers_of
 from colabkit.frameworks.keras.reach import slots_within
 from colabkit.frameworks.keras.variables import optimizers_of
-from colabkit.frameworks.paths import UNCHANGING, can_be_put, put_at, reached, steps_of
+from colabkit.frameworks.paths import UNCHANGING, put_at, reached, steps_of
 
 
 class CallbackPlaces:
@@ -41,11 +41,6 @@ class CallbackPlaces:
         """Returns what a path leads to, None where it leads nowhere."""
         owner, way = self._split(path)
         return reached(owner, steps_of(way))
-
-    def can_be_put(self, path: str) -> bool:
-        """Whether something else can be put there."""
-        owner, way = self._split(path)
-        return can_be_put(owner, steps_of(way))
 
     def put_at(self, path: str, value: Any) -> bool:
         """Puts a value there; returns whether it leads anywhere."""
