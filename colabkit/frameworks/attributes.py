@@ -157,7 +157,7 @@ class Attributes:
                 changed[path] = self.values.detached(value)
                 # Into one of its kind a resume puts what it holds.
                 if is_unmakeable(value) and type(value) is not type(self._first.get(path)):
-                    self.lost[path] = type(value).__name__
+                    opaque[path] = Fingerprint.of_kind(type(value))
         return changed, opaque
 
     def _leave_unmade(self, now: Mapping[str, Any]) -> bool:

@@ -40,6 +40,13 @@ class Fingerprint:
         except TypeError:
             self._held = lambda: value
 
+    @classmethod
+    def of_kind(cls, kind: type) -> Fingerprint:
+        """Returns what any object of a class was."""
+        look = cls(kind, None)
+        look.kind = kind.__name__
+        return look
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Fingerprint):
             return False

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import copy
+import json
 import random
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -143,21 +144,22 @@ class SecondNames:
         # By place, of what kind is what got a second name that no resume can give.
         self._lost: dict[Place, str] = {}
 
-    def state_dict(self, memories: Mapping[str, Keeper]) -> dict[str, Any]:
-        """Returns, as plain values, what is shared of what memories keep as of their last look."""
+    def state_dict(self, memories: Mapping[str, Keeper]) -> str:
+        """Returns, as JSON, what is shared of what memories keep as of their last look.
+
+        "" where training has changed nothing that could be.
+        """
         if not any(memory.may_share for memory in memories.values()):
-            return {}
+            return ""
         places = self._places(memories)
         same = _same_in(places)
         views, unlike = self._views_in(places)
         for place in unlike - self._at_first:
             self._lost.setdefault(place, type(places[place]).__name__)
-        return {
-            "looked": [*memories],
-            "same": [[[*place] for place in group] for group in same],
-            "views": [[[*place], [*whole], form] for place, whole, form in views],
-            "unlike": [[*place] for place in unlike],
-        }
+        # Transitions of a long memory of games share arrays by the thousand.
+        return json.dumps(
+            {"looked": [*memories], "same": same, "views": views, "unlike": sorted(unlike)}
+        )
 
     def begin(self, memories: Mapping[str, Keeper]) -> None:
         """Takes down what a session begins with: the next one does as well."""
@@ -172,9 +174,14 @@ class SecondNames:
             for (name, path), kind in self._lost.items()
         ]
 
-    def part(self, state: Mapping[str, Any], memories: Mapping[str, Keeper]) -> None:
-        """Gives each name that shared nothing a thing of its own, before it is filled."""
-        self._waiting = state
+    def part(self, shared: str, memories: Mapping[str, Keeper]) -> None:
+        """Gives each name that shared nothing a thing of its own, before it is filled.
+
+        Args:
+            shared: What ``state_dict`` gave, which ``join`` will give back.
+            memories: What is to be filled.
+        """
+        self._waiting = state = json.loads(shared) if shared else {}
         looked = {name: memories[name] for name in state.get("looked", ()) if name in memories}
         groups = {_place(p): n for n, group in enumerate(state.get("same", ())) for p in group}
         views = [(_place(place), _place(whole)) for place, whole, _ in state.get("views", ())]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection
 
 from colabkit.frameworks.second_names import SecondNames, Tree
 from colabkit.runs.kept_values import KeptValues, values_of
@@ -21,14 +20,13 @@ class KeptNames:
         self._names = names
         self._memories = {"": Tree(values_of(kept))}
 
-    def state_dict(self) -> dict[str, Any]:
-        """Returns, as plain values, what they share; nothing where nothing is."""
-        found = self._names.state_dict(self._memories)
-        return found if found.get("same") or found.get("views") else {}
+    def state_dict(self) -> str:
+        """Returns, as JSON, what they share."""
+        return self._names.state_dict(self._memories)
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, shared: str) -> None:
         """Keeps what ``state_dict`` gave until the values are asked for."""
-        self._names.part(state, {})
+        self._names.part(shared, {})
 
     def join(self, *, only: Collection[str]) -> None:
         """Gives back what shared something to those of such names, which were given their values.

@@ -346,7 +346,7 @@ class RunState:
         self.passed = dict(state.get("passed", {}))
         self.settings_then = dict(state.get("settings", {}))
         self.kept.load_state_dict(state.get("kept", {}))
-        self.kept_names.load_state_dict(state.get("kept_names", {}))
+        self.kept_names.load_state_dict(state.get("kept_names", ""))
         self.take_phases(phases_in(state))
         self.processes = state.get("processes", 1)
         self.own = OwnStates.of_state(state.get("own", {}))

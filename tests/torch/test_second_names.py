@@ -462,3 +462,35 @@ def test_what_training_begins_with_is_named_by_nobody(tmp_path):
         return {"model": model, "optimizer": optimizer, "callbacks": [Begun(model, optimizer)]}
 
     assert_resumes_exactly(make, tmp_path)
+
+
+class Begins(Heated):
+    """Makes as training begins what it could not be given, and fills it."""
+
+    def on_train_begin(self, run: Any) -> None:
+        self.counts = collections.defaultdict(lambda: 1)
+
+    def begin(self, is_new: bool, loss: float) -> None:
+        self.counts[self.steps] += 1
+
+    def heat(self) -> float:
+        return sum(self.counts.values())
+
+
+def test_a_container_made_as_training_begins_is_filled_and_named_by_nobody(tmp_path):
+    reasons = []
+
+    def make() -> dict[str, Any]:
+        model = network()
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        return {
+            "model": model,
+            "optimizer": optimizer,
+            "callbacks": [
+                Begins(model, optimizer),
+                lambda event: reasons.append(event.run.verdict),
+            ],
+        }
+
+    assert_resumes_exactly(make, tmp_path)
+    assert not reasons[-1].reasons

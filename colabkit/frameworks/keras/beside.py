@@ -60,6 +60,7 @@ class Beside:
         self._watched_then: Mapping[str, Any] = {}
         of_callbacks = CallbackPlaces(self._callbacks)
         self._places = {"": of_callbacks}
+        self._kept_names = ""
         self._shared = SecondNames(lambda: shareable(model), Arrays())
         self._names: dict[str, set[str]] = {}
         self._made: dict[str, set[str]] = {}
@@ -133,7 +134,7 @@ class Beside:
 
     def _restore_plain(self) -> None:
         assert self._plain is not None  # noqa: S101  # for the type checker
-        self._shared.part(self._kept.get("names", {}), self._places)
+        self._shared.part(self._kept_names, self._places)
         self._plain.restore(self._kept_plain())
         self._shared.join(self._places)
 
@@ -190,7 +191,7 @@ class Beside:
         """Returns their values by path."""
         self._note_constants()
         callbacks = self._callbacks.items()
-        plain, names = self._kept_plain(), self._kept.get("names", {})
+        plain, names = self._kept_plain(), self._kept_names
         if self._plain is not None:
             plain = self._plain.changes()
             self._places[""].note(plain)
@@ -207,7 +208,8 @@ class Beside:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what is there; what callbacks have yet to make waits for ``begin``."""
-        self._kept = {kind: dict(values) for kind, values in state.items()}
+        self._kept_names = state.get("names", "")
+        self._kept = {kind: dict(each) for kind, each in state.items() if kind != "names"}
         self._watched_then = self._kept.get("watched", {})
         self._made = {path: set(names) for path, names in self._kept.get("made", {}).items()}
         self._put_back()

@@ -37,7 +37,7 @@ class SmallState:
     python: Mapping[str, Any]
     sums: Mapping[str, Mapping[str, Any]]
     settings: Mapping[str, Any]
-    names: Mapping[str, Any]
+    names: str
 
     @classmethod
     def of(cls, state: TorchState, sections: Sequence[Section]) -> SmallState:
@@ -91,7 +91,7 @@ class SmallState:
             python=dict.fromkeys(self.python),
             sums={name: dict.fromkeys(each) for name, each in self.sums.items()},
             settings={n: [dict.fromkeys(g) for g in each] for n, each in self.settings.items()},
-            names={},
+            names="",
         )
         return [self._in(each, nothing) for each in sections]
 
@@ -130,7 +130,7 @@ class SmallState:
 def put_small(state: TorchState, stored: Mapping[str, Any]) -> None:
     """Puts into the objects what ``SmallState.state_dict`` gave; what is not in it stays."""
     kept = deep_copy(dict(stored))
-    state.part_names(kept.get("names", {}))
+    state.part_names(kept.get("names", ""))
     for name, optimizer in state.optimizers.items():
         settings = kept["settings"].get(name, [])
         for group, then in zip(optimizer.param_groups, settings, strict=False):

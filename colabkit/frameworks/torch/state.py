@@ -217,7 +217,7 @@ class TorchState:
     def restore(self, sections: Mapping[str, Any]) -> None:
         """Puts back what ``sections`` gave, each tensor to where the object lives now."""
         self._forms, self.changed, objects = None, (), sections["objects"]
-        self.part_names(objects.get("names", {}))
+        self.part_names(objects.get("names", ""))
         for name, module in self.modules.items():
             kept = objects["modules"].get(name)
             if kept is None:  # a module without tensors is no part of the fingerprint
@@ -269,11 +269,11 @@ class TorchState:
         state["names"] = self._names_now()
         return [*weights, Section("objects", state, weights=False)]
 
-    def _names_now(self) -> dict[str, Any]:
+    def _names_now(self) -> str:
         memories = {} if self.is_sharded else self._memories(all_of_them=False)
         return self._names.state_dict(memories)
 
-    def part_names(self, names: Mapping[str, Any]) -> None:
+    def part_names(self, names: str) -> None:
         """Parts what is not to share anything, before attributes are put back."""
         self._names.part(names, self._memories())
 
