@@ -18,7 +18,7 @@ _STEP = re.compile(
 _NOTHING = object()
 UNCHANGING = frozenset({bool, int, float, complex, str, bytes, type(None)})
 # A look at as many takes 2 ms.
-_DEPTH_MAX, _PARTS_MAX = 3, 2_000
+_DEPTH_MAX, _LOOKED_AT_MAX, _ENDS_MAX = 3, 1_000, 100
 
 
 def steps_of(path: str) -> list[Step]:
@@ -86,21 +86,34 @@ def put_at(owner: Any, steps: Sequence[Step], value: Any) -> bool:
 
 
 def within(path: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Yields a value and what containers in it hold, each by its path; of very many some.
+    """Yields a value and what containers in it hold, each by its path.
+
+    Of very many the first and the last, the outer ones before what lies in them.
 
     Example:
         >>> [path for path, _ in within("rows", [[1, 2], {"a": []}])]
         ['rows', 'rows[0]', 'rows[1]', "rows[1]['a']"]
     """
-    return itertools.islice(_within(path, value, 0), _PARTS_MAX)
+    return itertools.islice(_within(path, value), _LOOKED_AT_MAX)
 
 
-def _within(path: str, value: Any, depth: int) -> Iterator[tuple[str, Any]]:
-    if type(value) in UNCHANGING:
-        return
-    yield path, value
-    if depth < _DEPTH_MAX and isinstance(value, list | tuple | collections.deque | dict):
-        pairs = value.items() if isinstance(value, dict) else enumerate(value)
-        for key, part in list(itertools.islice(pairs, _PARTS_MAX)):
-            if type(part) not in UNCHANGING and type(key) in UNCHANGING:
-                yield from _within(f"{path}[{key!r}]", part, depth + 1)
+def _within(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    waiting = collections.deque([(path, value, 0)])
+    while waiting:
+        path, value, depth = waiting.popleft()
+        if type(value) in UNCHANGING:
+            continue
+        yield path, value
+        if depth < _DEPTH_MAX and isinstance(value, list | tuple | collections.deque | dict):
+            for key, part in _some_of(value):
+                if type(part) not in UNCHANGING and type(key) in UNCHANGING:
+                    waiting.append((f"{path}[{key!r}]", part, depth + 1))
+
+
+def _some_of(value: Any) -> list[tuple[Any, Any]]:
+    """Returns what a container holds, by key; of very many the first and the last."""
+    pairs = value.items() if isinstance(value, dict) else enumerate(value)
+    if len(value) <= 2 * _ENDS_MAX:
+        return list(pairs)
+    first = list(itertools.islice(pairs, _ENDS_MAX))
+    return [*first, *itertools.islice(pairs, len(value) - 2 * _ENDS_MAX, None)]

@@ -27,6 +27,14 @@ def rows(kept: Any, epoch: int, model: nn.Module) -> None:
     kept.rows.append(kept.row)
 
 
+def many_rows(kept: Any, epoch: int, model: nn.Module) -> None:
+    del model
+    if epoch == 0:
+        kept.rows.extend([] for _ in range(1000))
+    kept.row = []
+    kept.rows.append(kept.row)
+
+
 def in_tuples(kept: Any, epoch: int, model: nn.Module) -> None:
     del model
     kept.row = []
@@ -66,6 +74,7 @@ def heat(rows: Any) -> float:
 
 KINDS: dict[str, tuple[Any, Any]] = {
     "rows": (rows, list),
+    "many rows": (many_rows, list),
     "tuples": (in_tuples, tuple),
     "views": (views, lambda: torch.zeros(3, 2)),
     "of the model": (of_model, list),
