@@ -13,6 +13,7 @@ from colabkit.frameworks.base import Owned, Start
 from colabkit.frameworks.batch_records import BatchRecord
 from colabkit.frameworks.batch_watches import SampledWatch
 from colabkit.frameworks.leaf_records import bytes_of, leaf_record, named_leaves
+from colabkit.frameworks.second_names import Arrays, SecondNames
 from tests.unit.checkpoint.numpy_backend import NumpyBackend, Tensor
 
 
@@ -154,6 +155,9 @@ class NumpyAdapter:
 
     def watch_beside(self, reached: Mapping[str, Any], kept: Sequence[Any]) -> None:
         """Nothing tells which of them are trained."""
+
+    def second_names(self) -> SecondNames:
+        return SecondNames(dict, Arrays())
 
     def trained_apart(self, values: Mapping[str, Any]) -> tuple[str, ...]:
         return tuple(values)
