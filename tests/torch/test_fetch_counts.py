@@ -100,6 +100,7 @@ def mixed():
         (lambda: loader(InGlobal()), "ASKED"),
         (mixed, "steps"),
         (lambda: loader(ForShow()), None),
+        (lambda: loader(torch_data.TensorDataset(torch.ones(40, 6), torch.ones(40).long())), None),
     ],
 )
 def test_data_that_counts_what_it_fetches_and_goes_by_that_is_named(make, count, workers, tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -49,7 +48,7 @@ class Trial(NamedTuple):
 
     batch: Any
     drew: bool
-    counts: Mapping[str, Any] = types.MappingProxyType({})
+    counts: Mapping[str, Any]
 
 
 def own_generators(*roots: object) -> OwnGenerators:
@@ -99,7 +98,7 @@ class RequestDataset(torch_data.Dataset[Any]):
         if self.is_plain:
             indices = _as_tensor(request.indices)
             batch = [tensor.index_select(0, indices) for tensor in self._tensors]
-            return Trial(batch, drew=False) if request.is_trial else batch
+            return Trial(batch, drew=False, counts={}) if request.is_trial else batch
         before, batch = self._drawn(request)
         if not request.is_trial:
             return batch
