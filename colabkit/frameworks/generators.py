@@ -375,7 +375,7 @@ def generator_with(state: Any, there: object = None) -> Any:
     """Returns a generator with what ``generator_state`` gave: the one there, if it is of its kind.
 
     Example:
-        >>> there = random.Random(7)
+        >>> there = type("Dice", (random.Random,), {})(7)
         >>> generator_with(there.getstate(), there) is there
         True
         >>> generator_with(np.random.default_rng(7).bit_generator.state, there).integers(10)
@@ -386,8 +386,8 @@ def generator_with(state: Any, there: object = None) -> Any:
         made = np.random.RandomState()
     elif isinstance(state, Mapping):
         made = np.random.Generator(getattr(np.random, state["bit_generator"])())
-    is_alike = type(there) is type(made)
-    if is_alike and isinstance(there, np.random.Generator):
+    is_alike = isinstance(there, type(made))  # one of a class of the user's own stays
+    if isinstance(there, np.random.Generator) and is_alike:
         is_alike = type(there.bit_generator) is type(made.bit_generator)
     found = there if is_alike else made
     restore_generator(found, state)

@@ -68,7 +68,7 @@ class ForShow(Augmented):
 
     def __init__(self):
         super().__init__()
-        self.asked, self.at, self.cache = 0, None, {}
+        self.asked, self.at, self.cache, self.most = 0, None, {}, float("nan")
 
     def __getitem__(self, index):
         self.asked = self.asked + 1
@@ -77,7 +77,8 @@ class ForShow(Augmented):
         return self.cache[index]
 
     def _found(self):
-        return self.x[self.at], self.y[self.at]
+        x = self.x[self.at]
+        return (x * self.most if self.most > 0 else x), self.y[self.at]
 
     def report(self):
         return f"{self.asked} fetched"

@@ -46,7 +46,8 @@ class FetchCounts:
 
     def gone_by(self, then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         """Returns the names of those that have changed and that code goes by."""
-        changed = [n for n, value in now.items() if then.get(n, value) != value]
+        # A NaN is no other number for being unequal to itself.
+        changed = [n for n, value in now.items() if repr(then.get(n, value)) != repr(value)]
         return [name for name in changed if self._functions.reads(name.rpartition(".")[2])]
 
 
